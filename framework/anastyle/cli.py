@@ -1,0 +1,203 @@
+"""The command line: ``anastyle list | describe | check | params | prepare | evaluate | run``.
+
+Each verb wakes only what it needs; ``list`` and ``--help`` wake no torch.
+"""
+
+import argparse
+import os
+import re
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from anastyle import __version__
+from anastyle.errors import AnastyleError, ConfigError, did_you_mean
+
+Args = argparse.Namespace
+OPTION = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*=")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb and return the exit code; faults a person can mend come without a traceback."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    parser = build_parser()
+    args, rest = parser.parse_known_args(words)
+    if unknown := [word for word in rest if word.startswith("-")]:
+        known = [option for word in words[:1] for option in options_of(parser, word)]
+        parser.error(f"{unknown[0]}: no such option.{did_you_mean(unknown[0], known)}")
+    if rest and not hasattr(args, "words"):
+        parser.error(f"{rest[0]}: one word too many.")
+    if rest:
+        args.words += rest  # words after an option: `run FILE --fresh seeds=[43]`
+    try:
+        return args.verb(args)
+    except AnastyleError as error:
+        report(error, debug=args.debug)
+        return error.exit_code
+    except KeyboardInterrupt:
+        if is_first_rank():
+            print("stopped", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # `anastyle list | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def report(error: AnastyleError, *, debug: bool) -> None:
+    """Print an error in at most five lines, from the first rank only."""
+    if not is_first_rank():
+        return
+    if debug:
+        traceback.print_exception(error)
+    lines = f"error: {error}".splitlines()
+    print("\n".join(lines[:5]), file=sys.stderr)
+
+
+def is_first_rank() -> bool:
+    """Tell whether this process speaks, of those that a launcher started together."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def say(text: str) -> None:
+    """Print from the first rank only."""
+    if is_first_rank():
+        print(text, flush=True)
+
+
+def list_plugins(args: Args) -> int:
+    """``anastyle list [KIND]``."""
+    from anastyle.describe import plugin_list
+
+    say(plugin_list(args.kind))
+    return 0
+
+
+def describe(args: Args) -> int:
+    """``anastyle describe NAME``."""
+    from anastyle.describe import description
+
+    say(description(args.name))
+    return 0
+
+
+def check(args: Args) -> int:
+    """``anastyle check FILE [a.b=c ...]``."""
+    from anastyle.check import check
+    from anastyle.experiment import read
+
+    say(check(read(args.file, args.words)))
+    return 0
+
+
+def params(args: Args) -> int:
+    """``anastyle params FILE [a.b=c ...]``."""
+    from anastyle.experiment import read
+    from anastyle.params import report
+
+    say(report(read(args.file, args.words)))
+    return 0
+
+
+def prepare(args: Args) -> int:
+    """``anastyle prepare NAME [SOURCE] OUT [key=value ...]``."""
+    from anastyle.config import parse_word
+    from anastyle.data.prepare import prepare
+
+    places = [word for word in args.words if not OPTION.match(word)]
+    if not 1 <= len(places) <= 2:
+        raise ConfigError(
+            f"prepare takes NAME [SOURCE] OUT, and {len(places)} places came after {args.name}.\n"
+            "  anastyle prepare folder photos/ data/photos      anastyle prepare phantom data/phantom train=512"
+        )
+    options: dict[str, Any] = dict(parse_word(word) for word in args.words if OPTION.match(word))
+    if len(places) == 2:
+        options["source"] = places[0]
+    prepare(args.name, options, Path(places[-1]))
+    say(f"{places[-1]}: ready. Use it: data: {{root: {places[-1]}}}")
+    return 0
+
+
+def evaluate(args: Args) -> int:
+    """``anastyle evaluate REAL GENERATED [output=DIR]``."""
+    from anastyle.evaluation.folders import evaluate_folders
+
+    options = dict(word.partition("=")[::2] for word in args.words)
+    output = options.pop("output", "evaluation")
+    if options:
+        word = next(iter(options))
+        raise ConfigError(f"evaluate: '{word}': no such option.{did_you_mean(word, ['output'])}\n  options: output=DIR")
+    return evaluate_folders(Path(args.real), Path(args.generated), Path(output))
+
+
+def run(args: Args) -> int:
+    """``anastyle run FILE [a.b=c ...]``, and behind ``launch/run.py``."""
+    from anastyle.check import check
+    from anastyle.experiment import read
+
+    experiment = read(args.file, args.words)
+    if args.print_config:
+        from omegaconf import OmegaConf
+
+        say(OmegaConf.to_yaml(experiment.document()).rstrip())
+        return 0
+    summary = check(experiment)
+    if args.check:
+        say(summary)
+        return 0
+    from anastyle.run import run_experiment
+
+    return run_experiment(experiment, fresh=args.fresh, dry_run=args.dry_run)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Describe the verbs."""
+    parser = argparse.ArgumentParser(
+        prog="anastyle", description="Controllable medical image generation, anatomy and style apart.", allow_abbrev=False
+    )
+    parser.add_argument("--version", action="version", version=f"anastyle {__version__}")
+    parser.add_argument("--debug", action="store_true", help="show where an error comes from")
+    verbs = parser.add_subparsers(metavar="VERB", required=True)
+
+    verb = add_verb(verbs, "list", list_plugins, "plugins by kind")
+    verb.add_argument("kind", metavar="KIND", nargs="?", help="encoder, aligner, fuser, backbone, ...")
+    verb = add_verb(verbs, "describe", describe, "a plugin: what it is, its options and their defaults")
+    verb.add_argument("name", metavar="NAME")
+    add_file(add_verb(verbs, "check", check, "an experiment file, before anything is built"))
+    add_file(add_verb(verbs, "params", params, "the parameters of each part, frozen and trained"))
+    verb = add_verb(verbs, "prepare", prepare, "a dataset, written as shards")
+    verb.add_argument("name", metavar="NAME", help="a dataset: anastyle list datasets")
+    verb.add_argument("words", metavar="[SOURCE] OUT [key=value ...]", nargs="*", help="where from, where to, options")
+    verb = add_verb(verbs, "evaluate", evaluate, "generated images against real ones, two folders")
+    verb.add_argument("real", metavar="REAL")
+    verb.add_argument("generated", metavar="GENERATED")
+    verb.add_argument("words", metavar="output=DIR", nargs="*", help="where to write (default: evaluation)")
+    verb = add_file(add_verb(verbs, "run", run, "an experiment; the same command again continues"))
+    verb.add_argument("--check", action="store_true", help="only check the file")
+    verb.add_argument("--dry-run", action="store_true", help="say what would be trained and what reused")
+    verb.add_argument("--fresh", action="store_true", help="start over instead of continuing")
+    verb.add_argument("--print-config", action="store_true", help="print the file, every default spelled out")
+    return parser
+
+
+def add_verb(verbs: Any, name: str, function: Any, text: str) -> argparse.ArgumentParser:
+    """Add one verb; ``--debug`` is understood on either side of it."""
+    verb = verbs.add_parser(name, help=text, description=function.__doc__.strip("`.").replace("``", ""), allow_abbrev=False)
+    verb.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+    verb.set_defaults(verb=function)
+    return verb
+
+
+def add_file(verb: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """Give a verb an experiment file and words that override it."""
+    verb.add_argument("file", metavar="FILE", help="an experiment file")
+    verb.add_argument("words", metavar="a.b=c", nargs="*", help="options that override the file")
+    return verb
+
+
+def options_of(parser: argparse.ArgumentParser, verb: str) -> list[str]:
+    """Return the options of a verb, or of the program."""
+    actions = next(action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
+    chosen = actions.choices.get(verb, parser)
+    return [option for action in chosen._actions for option in action.option_strings]

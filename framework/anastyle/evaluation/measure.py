@@ -1,0 +1,135 @@
+"""The evaluate stage: a run's images under the instruments, and what it leaves for the report."""
+
+import hashlib
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from anastyle.checkpoint import is_complete, load_tensors, write_folder
+from anastyle.config import section, typed
+from anastyle.data.cache import cached
+from anastyle.evaluation.evaluate import Reference, Settings, Value, evaluate_images, reference
+from anastyle.evaluation.judge import Judge, questions
+from anastyle.interfaces import Feature
+from anastyle.parts import Parts
+from anastyle.plan import Node
+from anastyle.registry import FEATURES
+from anastyle.settings import EvaluateSettings
+from anastyle.stages.generate import to_uint8
+from anastyle.tracking import Tracker
+
+SEED = 0  # of the instruments: the same ones measure every variant and seed
+
+
+@dataclass
+class Instruments:
+    """The networks and real images that every variant of a data set is measured with."""
+
+    features: dict[str, Feature]
+    judge: Judge | None
+    real: Reference
+
+
+_built: dict[str, Instruments] = {}  # a study's variants share them within a process
+
+
+def measure(node: Node, painted: Node, parts: Parts, output: Path, device: torch.device, tracker: Tracker) -> None:
+    """Evaluate one run's generated images and store the values whole."""
+    settings = typed(EvaluateSettings, node.settings, "stages.evaluate")
+    images = load_tensors(painted.folder / "images.safetensors")["images"]
+    rows = list(range(len(images)))
+    # what was asked is what the held-out captions say in full, whatever part of it the variant was told
+    train = parts.data.split("train", image_size=parts.image_size)
+    test = parts.data.split("test", image_size=parts.image_size)
+    tools = instruments(settings, len(images), parts, output, device)
+    values = evaluate_images(
+        images, rows, train, test, features=tools.features, judge=tools.judge, real=tools.real,
+        decoded=decoded(parts, rows, output, device) if tools.judge else None,
+        settings=Settings(draws=settings.bootstrap),
+    )  # fmt: skip
+    metrics = {f"eval/{name}": value.value for name, value in values.items()}
+    grid = sheet(images[: painted.settings["grid"]])
+    with write_folder(node.folder) as folder:
+        text = json.dumps({name: value.to_json() for name, value in values.items()}, indent=1)
+        (folder / "values.json").write_text(text)
+        line = {"step": 0, "time": round(time.time() * 1000), **metrics}
+        (folder / "metrics.jsonl").write_text(json.dumps(line) + "\n")
+        grid.save(folder / "samples.png")
+    tracker.replay(node.folder / "metrics.jsonl")
+
+
+def values_of(folder: Path) -> dict[str, Value]:
+    """Read the values that ``measure`` stored."""
+    return {name: Value(**value) for name, value in json.loads((folder / "values.json").read_text()).items()}
+
+
+def instruments(settings: EvaluateSettings, count: int, parts: Parts, output: Path, device: torch.device) -> Instruments:
+    """Return the instruments of a data set, trained on its real training images once."""
+    identity = [parts.data.fingerprint, parts.image_size, settings.judge_steps, settings.domain_steps, SEED]
+    key = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
+    if f"{key}-{count}" in _built:
+        return _built[f"{key}-{count}"]
+    train = parts.data.split("train", image_size=parts.image_size)
+    test = parts.data.split("test", image_size=parts.image_size)
+    folder = output / "store" / "instruments" / key
+    domain, highfreq = (_feature(name, settings, len(parts.data.classes)) for name in ("domain", "highfreq"))
+    asked = questions(train)
+    if not is_complete(folder):
+        with write_folder(folder) as fresh:
+            domain.fit(train, seed=SEED, device=device)
+            domain.save(fresh / "domain.safetensors")
+            if asked:
+                Judge.train(train, SEED, settings.judge_steps, device=device).save(fresh / "judge.safetensors")
+    domain.load(folder / "domain.safetensors")
+    judge = Judge.load(folder / "judge.safetensors") if asked else None
+    real = reference(train, test, count, Settings(draws=settings.bootstrap))
+    _built[f"{key}-{count}"] = Instruments({"domain": domain, "highfreq": highfreq}, judge, real)
+    return _built[f"{key}-{count}"]
+
+
+def _feature(name: str, settings: EvaluateSettings, classes: int) -> Any:
+    options = {"name": name, "steps": settings.domain_steps} if name == "domain" else {"name": name}
+    cls, config = section(FEATURES, options, "feature")
+    return cls(config, classes=classes)
+
+
+def decoded(parts: Parts, rows: list[int], output: Path, device: torch.device) -> Tensor:
+    """Return real test images after the autoencoder, uint8 (n, 3, S, S): what no generator behind it can exceed."""
+    autoencoder = parts.autoencoder.to(device).eval()
+    identity = {
+        "what": "decoded",
+        "data": parts.data.fingerprint,
+        "image_size": parts.image_size,
+        "rows": len(rows),
+        "autoencoder": autoencoder.fingerprint(),
+    }
+
+    @torch.no_grad()
+    def compute() -> dict[str, Tensor]:
+        shown = []
+        for start in range(0, len(rows), 64):
+            image = parts.test.batch(rows[start : start + 64], ("image",)).image
+            assert image is not None
+            mean, _ = autoencoder.encode(image.to(device)).chunk(2, dim=1)
+            shown.append(to_uint8(autoencoder.decode(mean)))
+        return {"images": torch.cat(shown)}
+
+    return cached(output / "cache", identity, compute)["images"]
+
+
+def sheet(images: Tensor, columns: int = 8) -> Image.Image:
+    """Lay uint8 images (n, 3, S, S) out as one picture."""
+    count, _, side, _ = images.shape
+    columns = min(columns, count)
+    lines = -(-count // columns)
+    page = torch.full((3, lines * (side + 2) - 2, columns * (side + 2) - 2), 255, dtype=torch.uint8)
+    for i, image in enumerate(images):
+        top, left = i // columns * (side + 2), i % columns * (side + 2)
+        page[:, top : top + side, left : left + side] = image
+    return Image.fromarray(page.permute(1, 2, 0).numpy())

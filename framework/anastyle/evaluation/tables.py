@@ -1,0 +1,281 @@
+"""The table of a study: a row a variant, a column a metric; Markdown, CSV and LaTeX.
+
+Best in bold, second best underlined, mean ± standard deviation over seeds where there are several, a dash where a
+number is missing, and under the rows what real images would get. A dagger marks a cell that was measured by another
+protocol than the first of its column: such numbers do not compare.
+"""
+
+import csv
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from io import StringIO
+from itertools import groupby
+from pathlib import Path
+
+import numpy as np
+
+from anastyle.evaluation.evaluate import FACTOR, MEAN, Value
+
+DASH = "—"
+FLOOR, DECODED, CEILING = "floor: real vs real, or chance", "ceiling: real, after the autoencoder", "ceiling: real"
+
+
+@dataclass(frozen=True)
+class Row:
+    """What one run of a study was worth."""
+
+    variant: str
+    seed: int
+    values: dict[str, Value]
+
+
+@dataclass(frozen=True)
+class Column:
+    """One metric as a table shows it."""
+
+    key: str
+    title: str
+    lower_is_better: bool
+    scale: float = 1.0
+    digits: int = 2
+
+    @property
+    def arrow(self) -> str:
+        return "↓" if self.lower_is_better else "↑"
+
+    def show(self, value: float | None) -> str:
+        """Return the number as the table writes it."""
+        return DASH if value is None else f"{value * self.scale:.{self.digits}f}"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One variant's result by one metric, over its seeds."""
+
+    mean: float | None = None
+    std: float | None = None  # over seeds; None for one seed
+    low: float | None = None  # of one seed's interval
+    high: float | None = None
+    seeds: int = 0
+    n: int = 0  # generated images a seed
+    rank: int = 0  # 1 best, 2 second, 0 neither
+    differs: bool = False  # measured by another protocol than the column's first
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a table."""
+
+    name: str
+    cells: list[Cell]
+
+
+@dataclass
+class Table:
+    """Variants by metrics, and what real images get."""
+
+    columns: list[Column]
+    lines: list[Line] = field(default_factory=list)
+    bounds: list[Line] = field(default_factory=list)
+    protocols: dict[str, str] = field(default_factory=dict)  # column -> protocol
+
+    def text(self, column: int, cell: Cell) -> str:
+        """Return a cell as plain text."""
+        shown = self.columns[column]
+        text = shown.show(cell.mean)
+        if cell.std is not None:
+            text += f" ± {shown.show(cell.std)}"
+        return text + ("†" if cell.differs else "")
+
+
+KNOWN = {
+    "fd_domain": Column("fd_domain", "FD domain", True),
+    "kid": Column("kid", "KID × 10³", True, 1000.0, 1),
+    "fd_highfreq": Column("fd_highfreq", "FD high-freq.", True),
+    "label_accuracy": Column("label_accuracy", "Label, %", False, 100.0, 1),
+    MEAN: Column(MEAN, "Factors, %", False, 100.0, 1),
+}
+
+
+def column(key: str) -> Column:
+    """Return how a metric is shown; unknown ones are distances if they are called so."""
+    if key in KNOWN:
+        return KNOWN[key]
+    if key.startswith(FACTOR):
+        return Column(key, key.removeprefix(FACTOR), False, 100.0, 1)
+    return Column(key, key.replace("_", " "), key.startswith(("fd_", "kid")), 1.0, 3)
+
+
+def main_table(rows: list[Row]) -> Table:
+    """Return the table of everything but the single factors."""
+    keys = [key for key in metrics(rows) if not key.startswith(FACTOR)]
+    return build(rows, sorted(keys, key=lambda key: [*KNOWN, key].index(key)))
+
+
+def factor_table(rows: list[Row]) -> Table:
+    """Return the table of the single factors' accuracies; without columns where factors are not known."""
+    return build(rows, [key for key in metrics(rows) if key.startswith(FACTOR)])
+
+
+def metrics(rows: list[Row]) -> list[str]:
+    """Name every metric of any row, in order of appearance."""
+    return list(dict.fromkeys(key for row in rows for key in row.values))
+
+
+def build(rows: list[Row], keys: list[str]) -> Table:
+    """Return the table of these metrics, variants in order of appearance."""
+    table = Table([column(key) for key in keys])
+    variants = list(dict.fromkeys(row.variant for row in rows))
+    found = {(variant, key): values_of(rows, variant, key) for variant in variants for key in keys}
+    for key in keys:
+        first = next((found[variant, key][0] for variant in variants if found[variant, key]), None)
+        table.protocols[key] = first.protocol if first else ""
+    cells = {at: cell_of(values, table.protocols[at[1]]) for at, values in found.items()}
+    for shown in table.columns:
+        rank(cells, variants, shown)
+    table.lines = [Line(variant, [cells[variant, key] for key in keys]) for variant in variants]
+    table.bounds = bounds(rows, keys)
+    return table
+
+
+def values_of(rows: list[Row], variant: str, key: str) -> list[Value]:
+    """Return a variant's finite values of a metric, one a seed."""
+    values = [row.values[key] for row in rows if row.variant == variant and key in row.values]
+    return [value for value in values if np.isfinite(value.value)]
+
+
+def cell_of(values: list[Value], protocol: str) -> Cell:
+    """Return the mean over seeds, and their spread or the one seed's interval."""
+    if not values:
+        return Cell()
+    numbers = [value.value for value in values]
+    several = len(numbers) > 1
+    return Cell(
+        mean=float(np.mean(numbers)),
+        std=float(np.std(numbers, ddof=1)) if several else None,
+        low=None if several else values[0].low,
+        high=None if several else values[0].high,
+        seeds=len(numbers),
+        n=values[0].n,
+        differs=any(value.protocol != protocol for value in values),
+    )
+
+
+def rank(cells: dict[tuple[str, str], Cell], variants: list[str], shown: Column) -> None:
+    """Mark the best of a column and, among three or more, the second; equal numbers share their mark."""
+    numbers = {name: cells[name, shown.key].mean for name in variants}
+    measured = {name: round(number * shown.scale, shown.digits) for name, number in numbers.items() if number is not None}
+    if len(measured) < 2:
+        return
+    order = sorted(set(measured.values()), reverse=not shown.lower_is_better)
+    for name, number in measured.items():
+        place = order.index(number) + 1
+        if place == 1 or (place == 2 and len(measured) > 2):
+            cell = cells[name, shown.key]
+            cells[name, shown.key] = Cell(**{**vars(cell), "rank": place})
+
+
+def bounds(rows: list[Row], keys: list[str]) -> list[Line]:
+    """Return the lines under the variants: floor, and the ceilings where any metric has one."""
+    readers: dict[str, Callable[[Value], float | None]] = {
+        FLOOR: lambda value: value.floor,
+        DECODED: lambda value: value.decoded,
+        CEILING: lambda value: value.ceiling,
+    }
+    lines = []
+    for name, read in readers.items():
+        numbers = [[read(row.values[key]) for row in rows if key in row.values] for key in keys]
+        known = [[number for number in column_numbers if number is not None] for column_numbers in numbers]
+        if any(known):
+            lines.append(Line(name, [Cell(float(np.mean(some))) if some else Cell() for some in known]))
+    return lines
+
+
+def write_tables(rows: list[Row], folder: Path) -> list[Path]:
+    """Write table.md, table.csv and table.tex, and return where they are."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tables = [table for table in (main_table(rows), factor_table(rows)) if table.columns]
+    files = [folder / f"table.{suffix}" for suffix in ("md", "csv", "tex")]
+    files[0].write_text("\n".join(markdown(table) for table in tables), encoding="utf-8")
+    files[1].write_text(comma_separated(tables), encoding="utf-8")
+    files[2].write_text("\n".join(latex(table) for table in tables), encoding="utf-8")
+    return files
+
+
+def markdown(table: Table) -> str:
+    """Return a table for a README, with its protocols under it."""
+    marks = {0: "{}", 1: "**{}**", 2: "<u>{}</u>"}
+    lines = ["| variant | seeds | n | " + " | ".join(f"{shown.title} {shown.arrow}" for shown in table.columns) + " |"]
+    lines.append("|---|--:|--:|" + "--:|" * len(table.columns))
+    for line in table.lines:
+        cells = [marks[cell.rank].format(table.text(at, cell)) for at, cell in enumerate(line.cells)]
+        lines.append(f"| {line.name} | {counts(line)} | " + " | ".join(cells) + " |")
+    for line in table.bounds:
+        cells = [f"*{table.text(at, cell)}*" if cell.mean is not None else DASH for at, cell in enumerate(line.cells)]
+        lines.append(f"| *{line.name}* | | | " + " | ".join(cells) + " |")
+    return "\n".join([*lines, "", *(f"- {note}" for note in notes(table)), ""])
+
+
+def counts(line: Line) -> str:
+    """Return a line's seeds and images, as two Markdown or LaTeX cells' worth of text."""
+    seeds, n = max((cell.seeds for cell in line.cells), default=0), max((cell.n for cell in line.cells), default=0)
+    return f"{seeds or DASH} | {n or DASH}"
+
+
+def notes(table: Table) -> list[str]:
+    """Return how each column was measured; columns measured alike share a note."""
+    pairs = [(protocol, table.columns[at].title) for at, protocol in enumerate(table.protocols.values())]
+    shared = [(", ".join(title for _, title in group), protocol) for protocol, group in groupby(pairs, lambda pair: pair[0])]
+    found = [f"{titles}: {protocol}." for titles, protocol in shared if protocol]
+    if any(cell.differs for line in table.lines for cell in line.cells):
+        found.append("† measured by another protocol than the first of its column: these numbers do not compare.")
+    return found
+
+
+def comma_separated(tables: list[Table]) -> str:
+    """Return one line for each variant and metric, numbers in full."""
+    out = StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["variant", "metric", "mean", "std", "low", "high", "seeds", "n", "protocol"])
+    for table in tables:
+        for line in [*table.lines, *table.bounds]:
+            for shown, cell in zip(table.columns, line.cells, strict=True):
+                numbers = ["" if number is None else repr(number) for number in (cell.mean, cell.std, cell.low, cell.high)]
+                writer.writerow([line.name, shown.key, *numbers, cell.seeds, cell.n, table.protocols[shown.key]])
+    return out.getvalue()
+
+
+def latex(table: Table) -> str:
+    """Return a booktabs tabular, with its protocols as comments."""
+    marks = {0: "{}", 1: r"\textbf{{{}}}", 2: r"\underline{{{}}}"}
+    heads = [escape(f"{shown.title} {shown.arrow}") for shown in table.columns]
+    lines = [*(f"% {note}" for note in notes(table)), r"\begin{tabular}{l" + "r" * len(heads) + "}", r"\toprule"]
+    lines += [" & ".join(["variant", *heads]) + r" \\", r"\midrule"]
+    for line in table.lines:
+        cells = [marks[cell.rank].format(escape(table.text(at, cell))) for at, cell in enumerate(line.cells)]
+        lines.append(" & ".join([escape(line.name), *cells]) + r" \\")
+    if table.bounds:
+        lines.append(r"\midrule")
+    for line in table.bounds:
+        cells = [escape(table.text(at, cell)) for at, cell in enumerate(line.cells)]
+        lines.append(" & ".join([rf"\emph{{{escape(line.name)}}}", *cells]) + r" \\")
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
+
+
+ESCAPES = {
+    "\\": r"\textbackslash{}",
+    "±": r"$\pm$",
+    "×": r"$\times$",
+    "³": r"\textsuperscript{3}",
+    "†": r"$^\dagger$",
+    "↓": r"$\downarrow$",
+    "↑": r"$\uparrow$",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    DASH: "---",
+}
+
+
+def escape(text: str) -> str:
+    """Return text that LaTeX prints as it stands."""
+    return "".join(ESCAPES.get(letter, f"\\{letter}" if letter in "&%$#_{}" else letter) for letter in text)

@@ -1,0 +1,299 @@
+"""What the parts of the model are, and what flows between them.
+
+    image     --Encoder-->   Factors     what the words should come to mean
+    caption   --Embedder-->  Embedded    what a frozen language model makes of the words
+    Embedded  --Aligner-->   Reading     the same factors, read off the words
+    Reading   --Fuser---->   Condition   what a backbone attends to
+    Condition --Backbone-->  Sample      an image
+
+Shapes: B batch, H and W pixels, N tokens of a factor, D their width, T text tokens, E their width,
+L condition tokens. Images are in [-1, 1], masks in {0, 1}.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
+
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+from anastyle.records import Caption
+
+Losses = dict[str, Tensor]
+"""Named scalar terms. The experiment file weights them."""
+
+
+class Factors(NamedTuple):
+    """What an image or a caption says, in two separate parts."""
+
+    anatomy: Tensor  # (B, N_a, D_a)
+    style: Tensor  # (B, N_s, D_s)
+
+
+class FactorDims(NamedTuple):
+    """Tokens and width of each factor. The paper: one token of 8 each."""
+
+    anatomy: tuple[int, int]  # (N_a, D_a)
+    style: tuple[int, int]  # (N_s, D_s)
+
+
+class Embedded(NamedTuple):
+    """What a frozen language model makes of captions."""
+
+    tokens: Tensor  # (B, T, E)
+    mask: Tensor  # (B, T) bool, True where there is a word
+    pooled: Tensor  # (B, P)
+
+
+class TextDims(NamedTuple):
+    """Widths of what an embedder gives."""
+
+    token: int  # E
+    pooled: int  # P
+
+
+class Reading(NamedTuple):
+    """What an aligner gave: factors, or tokens, or both."""
+
+    factors: Factors | None = None
+    tokens: Tensor | None = None  # (B, T, E)
+    mask: Tensor | None = None  # (B, T) bool
+    pooled: Tensor | None = None  # (B, P)
+
+
+class Keep(NamedTuple):
+    """Which factors of each sample are shown; the others give way to their learned null."""
+
+    anatomy: Tensor  # (B,) bool
+    style: Tensor  # (B,) bool
+
+
+class Condition(NamedTuple):
+    """What a backbone attends to."""
+
+    tokens: Tensor  # (B, L, width)
+    mask: Tensor  # (B, L) bool, True where a token may be attended to
+    pooled: Tensor | None = None  # (B, P)
+
+
+class Sample(NamedTuple):
+    """What a backbone paints."""
+
+    image: Tensor  # (B, 3, H, W) in [-1, 1]
+    mask: Tensor | None = None  # (B, 1, H, W) in [0, 1]
+
+
+class Encoding(NamedTuple):
+    """What of a factorised image can be shown: factor maps and the image rebuilt from them."""
+
+    factors: Factors
+    maps: Tensor | None  # (B, K, H, W) one-hot anatomy maps
+    reconstruction: Tensor | None  # (B, 3, H, W)
+
+
+@dataclass
+class Batch:
+    """Some records of a split, with whatever frozen encodings the stage asked for."""
+
+    keys: list[str]
+    index: Tensor  # (B,) positions in the split
+    image: Tensor | None = None  # (B, 3, H, W) in [-1, 1]
+    mask: Tensor | None = None  # (B, 1, H, W) in {0, 1}
+    label: Tensor | None = None  # (B,) class index
+    captions: list[Caption] = field(default_factory=list)
+    embedded: Embedded | None = None
+    latent: Tensor | None = None  # what Backbone.encode gave
+    target: Factors | None = None  # what Encoder gave
+    step: int = 0  # the optimizer step it is for
+
+
+class Component(nn.Module, ABC):
+    """A part that an experiment file names and configures."""
+
+    @dataclass
+    class Config:
+        """The person's choices. What the program knows arrives as keyword arguments."""
+
+    config: Any
+
+    def __init__(self, config: Any) -> None:
+        super().__init__()
+        self.config = config
+
+    @classmethod
+    def files(cls, config: Any) -> str:
+        """Name the contents of the files a config points to; they decide the outcome as much as the config does."""
+        return ""
+
+
+class Encoder(Component):
+    """Splits an image into anatomy and style. ``(config, *, image_size)``"""
+
+    dims: FactorDims
+
+    @abstractmethod
+    def forward(self, image: Tensor) -> Factors:
+        """Return the factors of images (B, 3, H, W); in eval mode the same answer every time."""
+
+    @abstractmethod
+    def losses(self, batch: Batch) -> Losses:
+        """Return the training terms of a batch with images and masks."""
+
+    def describe(self, image: Tensor) -> Encoding:
+        """Return factors, and the maps and reconstruction a report can show."""
+        return Encoding(self(image), None, None)
+
+
+class Embedder(Component):
+    """A frozen language model. ``(config)``, then ``fit`` once on the training captions."""
+
+    dims: TextDims
+
+    def fit(self, captions: list[str]) -> None:
+        """Learn whatever the embedder takes from the training captions; pretrained ones take nothing."""
+
+    @abstractmethod
+    def embed(self, captions: list[str]) -> Embedded:
+        """Return token and pooled embeddings of B captions; deterministic."""
+
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """Name the model and its weights, for the cache of embeddings."""
+
+
+class Aligner(Component):
+    """Reads factors or tokens off embedded captions. ``(config, *, text: TextDims, dims: FactorDims | None)``"""
+
+    gives: ClassVar[frozenset[str]]  # of {"factors", "tokens"}
+    trained: ClassVar[bool] = False  # does it need the align stage, and so an encoder?
+
+    @abstractmethod
+    def forward(self, embedded: Embedded) -> Reading:
+        """Return the reading of B captions."""
+
+    def losses(self, embedded: Embedded, target: Factors) -> Losses:
+        """Return the alignment terms against the encoder's factors."""
+        raise NotImplementedError(f"{type(self).__name__} is not trained by alignment")
+
+
+class Fuser(Component):
+    """Turns a reading into condition tokens.
+
+    ``(config, *, text: TextDims, dims: FactorDims | None, width: int)``: ``width`` is the backbone's.
+    """
+
+    needs: ClassVar[frozenset[str]]  # of {"factors", "tokens"}
+
+    @abstractmethod
+    def forward(self, reading: Reading, keep: Keep | None = None) -> Condition:
+        """Return the condition; each factor has a learned null, used where ``keep`` is False."""
+
+
+class Autoencoder(Component):
+    """Maps images to latents and back. ``(config)``"""
+
+    channels: int  # of a latent
+    factor: int  # pixels per latent cell, along a side
+    pretrained: bool = False  # then the autoencode stage has nothing to do
+
+    @abstractmethod
+    def encode(self, image: Tensor) -> Tensor:
+        """Return latent moments (B, 2 * channels, h, w): mean and log variance, scaled to unit variance."""
+
+    @abstractmethod
+    def decode(self, latent: Tensor) -> Tensor:
+        """Return images (B, 3, H, W) of scaled latents (B, channels, h, w)."""
+
+    @abstractmethod
+    def losses(self, batch: Batch) -> Losses:
+        """Return the training terms of a batch with images."""
+
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """Name the model and its weights, for the cache of latents."""
+
+
+Guide = Callable[[float], "list[tuple[Condition, float]]"]
+"""Says, at each time in [0, 1] (1 is pure noise), which conditions are asked and with which weights."""
+
+
+class Backbone(Component):
+    """A latent diffusion model. ``(config, *, autoencoder: Autoencoder, image_size: int)``
+
+    Sampling is written once, in ``anastyle.sampling``, over ``predict`` and a guide.
+    """
+
+    width: int  # of a condition token
+    prediction: Literal["epsilon", "v_prediction", "sample"]
+
+    @abstractmethod
+    def encode(self, batch: Batch) -> Tensor:
+        """Return what of a batch is frozen and worth caching, (B, ...)."""
+
+    @abstractmethod
+    def losses(self, batch: Batch, condition: Condition) -> Losses:
+        """Return the denoising terms of a batch with ``latent`` filled in."""
+
+    @abstractmethod
+    def predict(self, latent: Tensor, timestep: Tensor, condition: Condition) -> Tensor:
+        """Return the prediction (B, C, h, w) for noisy latents at integer timesteps (B,)."""
+
+    @abstractmethod
+    def scheduler(self, steps: int) -> Any:
+        """Return a diffusers scheduler, set to that many sampling steps."""
+
+    @abstractmethod
+    def noise_shape(self) -> tuple[int, ...]:
+        """Return the shape of one sample's latent, (C, h, w)."""
+
+    @abstractmethod
+    def decode(self, latent: Tensor) -> Sample:
+        """Return what the latents (B, C, h, w) show."""
+
+
+class Record(NamedTuple):
+    """One image of a dataset on its way into the shards."""
+
+    key: str
+    image: Image  # RGB
+    mask: Image | None  # L, 0 or 255, same size
+    caption: Caption
+    label: str = ""
+    group: str = ""  # what must stay on one side of the split
+    split: str = ""  # "train", "test", or empty: to be drawn by group
+    factors: dict[str, str] = {}  # where they are known
+
+
+class Dataset(ABC):
+    """A set of images as its publisher ships it. ``(config)``, read-only."""
+
+    @dataclass
+    class Config:
+        """Where the set lies and which part of it is wanted."""
+
+    factors: ClassVar[dict[str, tuple[str, ...]]] = {}  # where known: factor -> values
+    anatomy_factors: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, config: Any) -> None:
+        self.config = config
+
+    @abstractmethod
+    def records(self) -> Iterator[Record]:
+        """Yield every record; raise ``DataError`` with all problems of one kind at once."""
+
+
+class Feature(Component):
+    """A network whose outputs distances are measured on. ``(config, *, classes: int)``"""
+
+    @abstractmethod
+    def forward(self, image: Tensor) -> Tensor:
+        """Return features (B, F) of images (B, 3, H, W) in [-1, 1]."""
+
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """Name the network and its weights, for the protocol card."""

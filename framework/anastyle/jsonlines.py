@@ -1,0 +1,75 @@
+"""Small JSON files that a kill leaves readable: whole ones, and ones that grow a line at a time."""
+
+import json
+import math
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON file whole or not at all."""
+    temporary = path.with_name(f".tmp-{path.name}-{uuid4().hex[:12]}")
+    try:
+        temporary.write_text(json.dumps(value, indent=1), encoding="utf-8")
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the object in a JSON file; empty when there is none that can be read."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def update_status(folder: Path, **fields: Any) -> None:
+    """Set fields of a folder's ``status.json``, the others stay."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "status.json", {**read_json(folder / "status.json"), **fields})
+
+
+class JsonLines:
+    """A file of JSON objects, one a line. It ends before the first line that is torn."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def read(self, start: int = 0) -> Iterator[tuple[dict[str, Any], int]]:
+        """Yield each line from a byte position on, and the position after it."""
+        if not self.path.exists():
+            return
+        with self.path.open("rb") as stream:
+            stream.seek(start)
+            for line in stream:
+                try:
+                    value = json.loads(line) if line.endswith(b"\n") else None
+                except ValueError:
+                    value = None
+                if not isinstance(value, dict):
+                    return
+                start += len(line)
+                yield value, start
+
+    def append(self, line: dict[str, Any]) -> None:
+        """Add a line; numbers that are not finite become null."""
+        plain = {name: None if isinstance(value, float) and not math.isfinite(value) else value
+                 for name, value in line.items()}  # fmt: skip
+        with self.path.open("ab") as stream:
+            stream.write(json.dumps(plain, allow_nan=False).encode() + b"\n")
+
+    def truncate(self, step: int | None = None) -> None:
+        """Drop what is torn and, if asked, everything from the first line beyond ``step`` on."""
+        end = 0
+        for line, after in self.read():
+            if step is not None and line["step"] > step:
+                break
+            end = after
+        if self.path.exists():
+            os.truncate(self.path, end)

@@ -1,0 +1,84 @@
+"""Which stages a run goes through, and under which fingerprint each is stored.
+
+A fingerprint is a hash of everything that decides a stage's outcome: the sections it reads with all their defaults,
+the files those sections name, its own settings, the data, the seed, and the fingerprints of the stages before it. Two
+variants that agree in all of this share one training.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from anastyle.checkpoint import is_complete
+from anastyle.config import section
+from anastyle.errors import ConfigError
+from anastyle.experiment import STAGES, Run
+from anastyle.registry import REGISTRIES
+from anastyle.stages import PLANS
+
+VERSION = 1  # of the stages' meaning; raised when the same sections come to train something else
+CADENCE = ("checkpoint_every", "keep_checkpoints", "log_every")  # settings that change no weight
+
+
+@dataclass(frozen=True)
+class Node:
+    """One stage of one run, and where its outcome is stored."""
+
+    stage: str
+    fingerprint: str
+    folder: Path
+    settings: dict[str, Any]
+
+    @property
+    def done(self) -> bool:
+        """Whether the outcome is there, whole."""
+        return is_complete(self.folder)
+
+
+def nodes(run: Run, data: dict[str, Any], store: Path) -> dict[str, Node]:
+    """Return the stages of a run in their order; ``data`` identifies its prepared set."""
+    planned: dict[str, Node] = {}
+    for stage in active(run):
+        plan = PLANS[stage]
+        settings = run.config["stages"][stage]
+        identity = {
+            "version": VERSION,
+            "stage": stage,
+            "seed": run.seed,
+            "data": data,
+            "image_size": run.config["data"]["image_size"],
+            "captions": run.config["data"]["captions"] if plan.reads_captions else None,
+            "sections": {name: _identity(name, run.config[name]) for name in plan.sections},
+            "settings": {key: value for key, value in settings.items() if key not in CADENCE},
+            "after": [planned[name].fingerprint for name in plan.after if name in planned],
+        }
+        text = json.dumps(identity, sort_keys=True)
+        fingerprint = hashlib.sha256(text.encode()).hexdigest()[:16]
+        planned[stage] = Node(stage, fingerprint, store / stage / fingerprint, settings)
+    return planned
+
+
+def active(run: Run) -> list[str]:
+    """Return the stages a run goes through; what nothing reads is not trained.
+
+    Raises:
+        ConfigError: a stage that the run cannot do without is switched off.
+    """
+    config = run.config
+    aligner, _ = section(REGISTRIES["aligner"], config["aligner"], "aligner")
+    wanted = [stage for stage in STAGES if config["stages"].get(stage) is not None]
+    if not aligner.trained:
+        return [stage for stage in wanted if stage not in ("disentangle", "align")]
+    missing = [stage for stage in ("disentangle", "align") if stage not in wanted]
+    if missing and "diffuse" in wanted:
+        raise ConfigError(f"stages.{missing[0]}: is off, but aligner '{config['aligner']['name']}' learns there. Turn it on.")
+    return wanted
+
+
+def _identity(name: str, mapping: dict[str, Any] | None) -> Any:
+    if mapping is None:
+        return None
+    cls, config = section(REGISTRIES[name], mapping, name)
+    return {**mapping, "files": cls.files(config)}

@@ -1,0 +1,52 @@
+"""From noise to latents: one sampler, many guides.
+
+A guide says, for each time, which conditions are asked and with which weights; the prediction is their weighted sum.
+"""
+
+import torch
+from torch import Tensor
+
+from anastyle.interfaces import Backbone, Condition, Fuser, Guide, Keep, Reading
+
+
+def conditions(fuser: Fuser, reading: Reading, size: int, device: torch.device) -> dict[str, Condition]:
+    """Return the conditions of B readings with both factors, with each alone, and with neither."""
+    yes = torch.ones(size, dtype=torch.bool, device=device)
+    shown = {"both": (yes, yes), "anatomy": (yes, ~yes), "style": (~yes, yes), "neither": (~yes, ~yes)}
+    return {name: fuser(reading, Keep(*keep)) for name, keep in shown.items()}
+
+
+def classifier_free(asked: dict[str, Condition], scale: float, interval: tuple[float, float] = (0.0, 1.0)) -> Guide:
+    """Classifier-free guidance (Ho and Salimans 2022), on an interval of times (Kynkäänniemi et al. 2024)."""
+
+    def guide(time: float) -> list[tuple[Condition, float]]:
+        if scale == 1 or not interval[0] <= time <= interval[1]:
+            return [(asked["both"], 1.0)]
+        return [(asked["both"], scale), (asked["neither"], 1 - scale)]
+
+    return guide
+
+
+def by_factor(asked: dict[str, Condition], anatomy: float, style: float) -> Guide:
+    """Guidance with a scale of its own for each factor, after compositional guidance (Liu et al. 2022)."""
+
+    def guide(time: float) -> list[tuple[Condition, float]]:
+        nothing = 1 - (anatomy + style) / 2
+        return [(asked["both"], 1.0), (asked["anatomy"], (anatomy - 1) / 2), (asked["style"], (style - 1) / 2),
+                (asked["neither"], nothing)]  # fmt: skip
+
+    return guide
+
+
+@torch.no_grad()
+def sample(backbone: Backbone, guide: Guide, noise: Tensor, *, steps: int) -> Tensor:
+    """Return latents (B, C, h, w) denoised from ``noise`` of the same shape."""
+    scheduler = backbone.scheduler(steps)
+    latent = noise * scheduler.init_noise_sigma
+    total = scheduler.config.num_train_timesteps
+    for timestep in scheduler.timesteps:
+        at = torch.full((len(latent),), int(timestep), device=latent.device)
+        scaled = scheduler.scale_model_input(latent, timestep)
+        terms = [weight * backbone.predict(scaled, at, condition) for condition, weight in guide(int(timestep) / total)]
+        latent = scheduler.step(sum(terms), timestep, latent, return_dict=False)[0]
+    return latent

@@ -1,0 +1,120 @@
+"""What a person chooses about the data, the sampling and the measuring of a run; training has its own settings."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Literal, NamedTuple
+
+from anastyle.config import plain, read_section, read_typed, refuse
+from anastyle.errors import ConfigError
+from anastyle.registry import DATASETS
+
+
+@dataclass
+class DataSettings:
+    """How any prepared set is read; the rest of the ``data`` section belongs to the dataset plugin it names."""
+
+    root: str | None = None
+    """A folder that ``anastyle prepare`` wrote; None: the named dataset is prepared on first use."""
+    image_size: int = 64
+    """Side in pixels that training resizes to."""
+    captions: Literal["attributes", "class_label"] = "attributes"
+    """Whole captions, or the class name alone (the paper's row without attribute captioning)."""
+
+    def __post_init__(self) -> None:
+        refuse_below(self, image_size=8)
+
+
+@dataclass
+class GenerateSettings:
+    """What the generate stage paints for the evaluation."""
+
+    images: int = 512
+    steps: int = 20
+    """Sampling steps."""
+    guidance: float = 3.0
+    """Weight of classifier-free guidance; 1 is none (Ho and Salimans 2022)."""
+    batch_size: int = 64
+    grid: int = 16
+    """Images of the sample sheet; the same captions and noise in every variant."""
+
+    def __post_init__(self) -> None:
+        refuse_below(self, images=1, steps=1, batch_size=1, guidance=0, grid=0)
+
+
+@dataclass
+class EvaluateSettings:
+    """How the evaluate stage measures."""
+
+    judge_steps: int = 600
+    """Training steps of the factor judge."""
+    domain_steps: int = 400
+    """Training steps of the domain classifier whose features distances are measured on."""
+    bootstrap: int = 200
+    """Resamples behind an interval."""
+    batch_size: int = 256
+
+    def __post_init__(self) -> None:
+        refuse_below(self, judge_steps=1, domain_steps=1, bootstrap=0, batch_size=1)
+
+
+def refuse_below(settings: Any, **least: float) -> None:
+    """Raise ConfigError for the first option that is below its least value."""
+    for option, bound in least.items():
+        if getattr(settings, option) < bound:
+            raise ConfigError(f"{option}={getattr(settings, option)}: must be at least {bound}.")
+
+
+class Data(NamedTuple):
+    """A ``data`` section, read."""
+
+    settings: DataSettings
+    name: str | None  # of the dataset plugin; None: a prepared folder, settings.root
+    dataset: Any = None  # its class
+    config: Any = None  # its typed options
+
+
+def data_of(mapping: Mapping[str, Any], where: str = "data") -> Data:
+    """Return what a ``data`` section chose.
+
+    Raises:
+        ConfigError: it names no source or two, or options that neither anastyle nor the dataset has.
+    """
+    data, problems = read_data(mapping, where)
+    refuse(problems)
+    assert data is not None  # no problem, hence data
+    return data
+
+
+def read_data(mapping: Any, where: str = "data") -> tuple[Data | None, list[str]]:
+    """Return a ``data`` section, or None, and all its problems.
+
+    ``image_size`` reaches a dataset that draws its images as well; what is not ours is the dataset's.
+    """
+    if not isinstance(mapping, Mapping):
+        return None, [f"{where}: say which set: {{name: phantom}}, or {{root: a folder that `anastyle prepare` wrote}}."]
+    name, root = mapping.get("name"), mapping.get("root")
+    if (name is None) == (root is None):
+        found = "neither name nor root" if name is None else "both name and root"
+        return None, [f"{where}: has {found}. Keep one: a dataset's name, or the folder of a prepared set."]
+    own = [field.name for field in fields(DataSettings)]
+    chosen = {key: value for key, value in mapping.items() if key in own}
+    others = {key: value for key, value in mapping.items() if key not in own and key != "name"}
+    if name is None:
+        settings, problems = read_typed(DataSettings, chosen | others, where)
+        return (Data(settings, None), []) if settings else (None, problems)
+    dataset, config, problems = read_section(DATASETS, {"name": name} | others | _shared(name, chosen), where)
+    if config is not None:
+        chosen = {key: value for key, value in plain(config).items() if key in own} | chosen
+    settings, own_problems = read_typed(DataSettings, chosen, where)
+    problems += [problem for problem in own_problems if problem not in problems]
+    if problems or settings is None:
+        return None, problems
+    return Data(settings, name, dataset, config), []
+
+
+def _shared(name: Any, chosen: dict[str, Any]) -> dict[str, Any]:
+    """Return those of our options that the dataset has as well."""
+    if not isinstance(name, str) or name not in DATASETS.names():
+        return {}
+    theirs = {field.name for field in fields(DATASETS.get(name).Config)}
+    return {key: value for key, value in chosen.items() if key in theirs}

@@ -1,0 +1,30 @@
+"""What is trained when, and on what loss. Listed here by name; each module wakes when its stage runs.
+
+A training stage is one module whose losses come out of ``forward``, so that DDP and DeepSpeed see all of it.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class StagePlan:
+    """What decides a stage's outcome: the sections of the file it reads and the stages it stands on."""
+
+    sections: tuple[str, ...]
+    after: tuple[str, ...] = ()
+    trained: bool = True
+    reads_captions: bool = False
+
+
+PLANS = {
+    "autoencode": StagePlan(sections=("autoencoder",)),
+    "disentangle": StagePlan(sections=("encoder",)),
+    "align": StagePlan(sections=("embedder", "aligner"), after=("disentangle",), reads_captions=True),
+    "diffuse": StagePlan(
+        sections=("autoencoder", "embedder", "aligner", "fuser", "backbone"),
+        after=("autoencode", "align"),
+        reads_captions=True,
+    ),
+    "generate": StagePlan(sections=(), after=("diffuse",), trained=False),
+    "evaluate": StagePlan(sections=(), after=("generate",), trained=False),
+}

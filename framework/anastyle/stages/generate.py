@@ -1,0 +1,46 @@
+"""Captions of held-out images to new images: the whole chain, prompt to picture."""
+
+import torch
+from torch import Tensor
+
+from anastyle.interfaces import Aligner, Backbone, Embedded, Fuser
+from anastyle.sampling import classifier_free, conditions, sample
+from anastyle.settings import GenerateSettings
+from anastyle.streams import noise
+
+
+@torch.no_grad()
+def generate(
+    aligner: Aligner,
+    fuser: Fuser,
+    backbone: Backbone,
+    embedded: Embedded,
+    keys: list[str],
+    settings: GenerateSettings,
+    *,
+    seed: int,
+    device: torch.device,
+    advance=lambda images: None,
+) -> Tensor:
+    """Return one image per caption, uint8 (n, 3, H, W).
+
+    The noise of an image depends on its key and the seed alone: the batch size does not change the picture beyond the
+    rounding of its arithmetic, and every variant starts from the same noise.
+    """
+    for part in (aligner, fuser, backbone):
+        part.to(device).eval()
+    painted = []
+    for start in range(0, len(keys), settings.batch_size):
+        rows = slice(start, start + settings.batch_size)
+        batch = Embedded(*(part[rows].to(device) for part in embedded))
+        asked = conditions(fuser, aligner(batch), len(batch.tokens), device)
+        latent = noise(backbone.noise_shape(), seed, "generate", keys[rows], 0).to(device)
+        latent = sample(backbone, classifier_free(asked, settings.guidance), latent, steps=settings.steps)
+        painted.append(to_uint8(backbone.decode(latent).image))
+        advance(len(batch.tokens))
+    return torch.cat(painted)
+
+
+def to_uint8(image: Tensor) -> Tensor:
+    """Return images in [-1, 1] as bytes on the CPU."""
+    return image.float().add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8).cpu()

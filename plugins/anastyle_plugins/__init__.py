@@ -1,0 +1,1 @@
+"""The components that ship with Anastyle; one file, one plugin, one name."""

@@ -1,0 +1,101 @@
+"""The latent space: diffusers' AutoencoderKL, small and trained here, or loaded from a folder.
+
+Latents leave this file scaled to zero mean and unit variance: the mean and scale are measured on the training images
+when the autoencode stage ends, and stored with the weights.
+"""
+
+import hashlib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderKL
+from torch import Tensor
+
+from anastyle import AUTOENCODERS, Autoencoder, Batch, Losses
+from anastyle_plugins.pretrained import contents, locate
+
+
+@AUTOENCODERS.register
+class KL(Autoencoder):
+    """A convolutional variational autoencoder (Rombach et al. 2022) of any size."""
+
+    @dataclass
+    class Config(Autoencoder.Config):
+        path: str | None = None
+        """A diffusers folder, or ``compact``: the small one that ships with Anastyle. None: trained here."""
+        channels: int = 4
+        widths: list[int] = field(default_factory=lambda: [16, 32, 64])
+        layers: int = 1
+        groups: int = 8
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        self.pretrained = config.path is not None
+        if config.path is not None:
+            self.model = AutoencoderKL.from_pretrained(locate(config.path, "autoencoder"), use_safetensors=True)
+            self.requires_grad_(False)
+        else:
+            levels = len(config.widths)
+            self.model = AutoencoderKL(
+                block_out_channels=tuple(config.widths),
+                down_block_types=("DownEncoderBlock2D",) * levels,
+                up_block_types=("UpDecoderBlock2D",) * levels,
+                layers_per_block=config.layers,
+                latent_channels=config.channels,
+                norm_num_groups=config.groups,
+                mid_block_add_attention=False,
+                scaling_factor=1.0,
+                shift_factor=0.0,
+            )
+        self.channels = self.model.config.latent_channels
+        self.factor = 2 ** (len(self.model.config.block_out_channels) - 1)
+        scale = torch.tensor(float(self.model.config.scaling_factor))
+        self.register_buffer("scale", scale)
+        self.register_buffer("shift", torch.tensor(float(self.model.config.shift_factor or 0.0)))
+
+    @classmethod
+    def files(cls, config: Any) -> str:
+        """Name the weights that ``path`` points to."""
+        return contents(locate(config.path, "autoencoder")) if config.path is not None else ""
+
+    def encode(self, image: Tensor) -> Tensor:
+        """Return scaled latent moments (B, 2 * channels, h, w)."""
+        mean, logvar = self.model.encode(image).latent_dist.parameters.chunk(2, dim=1)
+        logvar = logvar.clamp(-30, 20)
+        return torch.cat([(mean - self.shift) * self.scale, logvar + 2 * self.scale.log()], dim=1)
+
+    def decode(self, latent: Tensor) -> Tensor:
+        """Return images (B, 3, H, W)."""
+        return self.model.decode(latent / self.scale + self.shift).sample
+
+    def losses(self, batch: Batch) -> Losses:
+        """Reconstruction (L1), its gradients (L1, keeps texture), and the KL term per latent number."""
+        posterior = self.model.encode(batch.image).latent_dist
+        rebuilt = self.model.decode(posterior.sample()).sample
+        return {
+            "reconstruction": F.l1_loss(rebuilt, batch.image),
+            "gradient": sum(F.l1_loss(rebuilt.diff(dim=d), batch.image.diff(dim=d)) for d in (2, 3)),
+            "kl": posterior.kl().mean() / posterior.mean[0].numel(),
+        }
+
+    @torch.no_grad()
+    def calibrate(self, image: Tensor) -> None:
+        """Measure mean and scale of the latents of these images (B, 3, H, W)."""
+        mean = self.model.encode(image).latent_dist.mean
+        self.shift.copy_(mean.mean())
+        self.scale.copy_(1 / mean.std())
+        self.model.register_to_config(scaling_factor=self.scale.item(), shift_factor=self.shift.item())
+
+    def fingerprint(self) -> str:
+        """Return a hash of the weights."""
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self.state_dict().items()):
+            digest.update(name.encode() + tensor.detach().cpu().float().numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+    def export(self, folder: Path) -> None:
+        """Write a diffusers folder that ``AutoencoderKL.from_pretrained`` loads."""
+        self.model.save_pretrained(folder, safe_serialization=True)

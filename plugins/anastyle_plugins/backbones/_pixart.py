@@ -1,0 +1,151 @@
+"""What every PixArt backbone shares: latents, the denoising objective, the colour loss, prediction."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from diffusers import DDPMScheduler, DPMSolverMultistepScheduler, PixArtTransformer2DModel
+from peft import LoraConfig, inject_adapter_in_model
+from torch import Tensor
+
+from anastyle import Autoencoder, Backbone, Batch, Condition, ConfigError, Losses, Sample
+
+# facts: the paper's text says attention projections; its released code lists every linear layer
+LORA_TARGETS = {
+    "paper": ["to_q", "to_k", "to_v", "to_out.0"],
+    "released": [
+        "to_q", "to_k", "to_v", "to_out.0", "proj_in", "proj_out", "ff.net.0.proj", "ff.net.2", "proj", "linear",
+        "linear_1", "linear_2",
+    ],
+}  # fmt: skip
+
+
+class PixArt(Backbone):
+    """A PixArt transformer (Chen et al. 2023) over the latents of an autoencoder."""
+
+    @dataclass
+    class Config(Backbone.Config):
+        lora_rank: int = 8
+        """0 trains every weight."""
+        lora_alpha: float = 8
+        lora_targets: Literal["paper", "released"] = "released"
+        prediction: Literal["epsilon", "v_prediction"] = "epsilon"
+        schedule: Literal["linear", "squaredcos_cap_v2"] = "linear"
+        min_snr: float | None = None
+        """Gamma of min-SNR loss weights (Hang et al. 2023)."""
+        colour: Literal["off", "one_step"] = "one_step"
+        """Colour-distribution loss on the one-step estimate of the image, with a gradient (the released code has none)."""
+        colour_every: int = 500
+        colour_batch: int = 8
+
+    transformer: PixArtTransformer2DModel
+
+    def __init__(self, config: Any, *, autoencoder: Autoencoder, image_size: int) -> None:
+        super().__init__(config)
+        self.prediction = config.prediction
+        self.image_size = image_size
+        object.__setattr__(self, "autoencoder", autoencoder)  # frozen, and not this module's to train or save
+        self.train_schedule = DDPMScheduler(
+            beta_schedule=config.schedule, beta_start=1e-4, beta_end=0.02, prediction_type=config.prediction
+        )
+
+    def adopt(self, transformer: PixArtTransformer2DModel, *, pretrained: bool) -> None:
+        """Take the network in, with adapters if it is pretrained and a rank was asked for."""
+        channels = transformer.config.in_channels
+        if channels != self.autoencoder.channels:
+            raise ConfigError(
+                f"backbone: the transformer paints {channels} latent channels, the autoencoder has "
+                f"{self.autoencoder.channels}. Choose a pair that belongs together."
+            )
+        self.transformer = transformer
+        self.width = transformer.config.caption_channels
+        self.learned_sigma = transformer.config.out_channels == 2 * channels
+        if pretrained and self.config.lora_rank > 0:
+            transformer.requires_grad_(False)
+            adapter = LoraConfig(
+                r=self.config.lora_rank,
+                lora_alpha=self.config.lora_alpha,
+                init_lora_weights="gaussian",
+                target_modules=LORA_TARGETS[self.config.lora_targets],
+            )
+            inject_adapter_in_model(adapter, transformer)
+
+    @torch.no_grad()
+    def encode(self, batch: Batch) -> Tensor:
+        """Return latent moments (B, 2C, h, w)."""
+        assert batch.image is not None
+        return self.autoencoder.encode(batch.image)
+
+    def losses(self, batch: Batch, condition: Condition) -> Losses:
+        """Denoising (MSE, facts A8) and, every ``colour_every`` steps, the colour distribution of the estimate."""
+        assert batch.latent is not None
+        mean, logvar = batch.latent.chunk(2, dim=1)
+        latent = mean + torch.randn_like(mean) * (0.5 * logvar).exp()
+        noise = torch.randn_like(latent)
+        timestep = torch.randint(0, 1000, (len(latent),), device=latent.device)
+        noisy = self.train_schedule.add_noise(latent, noise, timestep)
+        predicted = self.predict(noisy, timestep, condition)
+        alpha, sigma = self._signal(timestep)
+        target = noise if self.prediction == "epsilon" else alpha * noise - sigma * latent
+        error = F.mse_loss(predicted, target, reduction="none").mean((1, 2, 3))
+        losses = {"denoising": (error * self._weight(timestep)).mean()}
+        if self.config.colour != "off":
+            losses["colour"] = self._colour(batch, noisy, predicted, alpha, sigma)
+        return losses
+
+    def _signal(self, timestep: Tensor) -> tuple[Tensor, Tensor]:
+        kept = self.train_schedule.alphas_cumprod.to(timestep.device)[timestep].view(-1, 1, 1, 1)
+        return kept.sqrt(), (1 - kept).sqrt()
+
+    def _weight(self, timestep: Tensor) -> Tensor:
+        if self.config.min_snr is None:
+            return torch.ones_like(timestep, dtype=torch.float32)
+        kept = self.train_schedule.alphas_cumprod.to(timestep.device)[timestep]
+        snr = kept / (1 - kept)
+        divisor = snr if self.prediction == "epsilon" else snr + 1
+        return snr.clamp(max=self.config.min_snr) / divisor
+
+    def _colour(self, batch: Batch, noisy: Tensor, predicted: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+        """Channel means and standard deviations of the one-step estimate against the image's (facts A8, B1)."""
+        if batch.step % self.config.colour_every:
+            return predicted.sum() * 0
+        few = slice(self.config.colour_batch)
+        if self.prediction == "epsilon":
+            estimate = (noisy[few] - sigma[few] * predicted[few]) / alpha[few].clamp(min=0.05)
+        else:
+            estimate = alpha[few] * noisy[few] - sigma[few] * predicted[few]
+        painted = self.autoencoder.decode(estimate)
+        with torch.no_grad():
+            mean, _ = batch.latent[few].chunk(2, dim=1)
+            shown = self.autoencoder.decode(mean)
+        means = F.mse_loss(painted.mean((2, 3)), shown.mean((2, 3)))
+        return means + F.mse_loss(painted.std((2, 3)), shown.std((2, 3)))
+
+    def predict(self, latent: Tensor, timestep: Tensor, condition: Condition) -> Tensor:
+        """Return epsilon or v, (B, C, h, w)."""
+        out = self.transformer(
+            latent,
+            encoder_hidden_states=condition.tokens,
+            encoder_attention_mask=condition.mask.to(latent.dtype),
+            timestep=timestep,
+            added_cond_kwargs={"resolution": None, "aspect_ratio": None},
+            return_dict=False,
+        )[0]
+        return out.chunk(2, dim=1)[0] if self.learned_sigma else out
+
+    def scheduler(self, steps: int) -> DPMSolverMultistepScheduler:
+        """Return DPM-Solver++ (order 2, midpoint) over the training schedule."""
+        scheduler = DPMSolverMultistepScheduler.from_config(self.train_schedule.config, algorithm_type="dpmsolver++")
+        scheduler.set_timesteps(steps)
+        return scheduler
+
+    def noise_shape(self) -> tuple[int, ...]:
+        """Return (C, h, w)."""
+        side = self.image_size // self.autoencoder.factor
+        return (self.autoencoder.channels, side, side)
+
+    @torch.no_grad()
+    def decode(self, latent: Tensor) -> Sample:
+        """Return the images of latents."""
+        return Sample(self.autoencoder.decode(latent))

@@ -1,0 +1,58 @@
+"""A small PixArt: the paper's class at a size that trains on a laptop, from scratch or by LoRA on the shipped base."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from diffusers import PixArtTransformer2DModel
+
+from anastyle import BACKBONES, Autoencoder
+from anastyle_plugins.backbones._pixart import PixArt
+from anastyle_plugins.pretrained import contents, locate
+
+
+@BACKBONES.register
+class CompactDiT(PixArt):
+    """PixArtTransformer2DModel with few and narrow layers."""
+
+    @dataclass
+    class Config(PixArt.Config):
+        path: str | None = "compact"
+        """A PixArt folder to tune; ``compact``: the base that ships with Anastyle. None: from scratch."""
+        layers: int = 6
+        heads: int = 2
+        head_dim: int = 64
+        caption_channels: int = 192
+        prediction: str = "v_prediction"
+        schedule: str = "squaredcos_cap_v2"
+        min_snr: float | None = 5.0
+
+    def __init__(self, config: Config, *, autoencoder: Autoencoder, image_size: int) -> None:
+        super().__init__(config, autoencoder=autoencoder, image_size=image_size)
+        if config.path is not None:
+            folder = locate(config.path, "transformer")
+            transformer = PixArtTransformer2DModel.from_pretrained(folder, use_safetensors=True)
+        else:
+            transformer = PixArtTransformer2DModel(
+                num_attention_heads=config.heads,
+                attention_head_dim=config.head_dim,
+                in_channels=autoencoder.channels,
+                out_channels=autoencoder.channels,
+                num_layers=config.layers,
+                cross_attention_dim=config.heads * config.head_dim,
+                sample_size=image_size // autoencoder.factor,
+                patch_size=2,
+                caption_channels=config.caption_channels,
+                use_additional_conditions=False,
+            )
+        self.adopt(transformer, pretrained=config.path is not None)
+
+    @classmethod
+    def files(cls, config: Any) -> str:
+        """Name the weights that ``path`` points to."""
+        return contents(locate(config.path, "transformer")) if config.path is not None else ""
+
+    @classmethod
+    def tiny(cls, folder: Path) -> dict[str, Any]:
+        """Return the options of a tiny twin, for contract tests."""
+        return {"path": None, "layers": 1, "heads": 2, "head_dim": 8, "caption_channels": 12}

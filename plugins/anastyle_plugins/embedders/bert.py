@@ -1,0 +1,204 @@
+"""Any BERT-family language model, frozen: ClinicalBERT as in the paper, or another hub id, or a local folder.
+
+The paper cites Bio_ClinicalBERT (``emilyalsentzer/Bio_ClinicalBERT``), but its parameter count is that of
+``medicalai/ClinicalBERT``, a DistilBERT; both fit here.
+"""
+
+import hashlib
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import snapshot_download
+from torch import Tensor
+
+from anastyle import EMBEDDERS, DataError, Embedded, Embedder, MissingError, TextDims
+
+WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")  # the first that is there
+VOCABULARY = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model")
+SMALL_FILES = ["config.json", "tokenizer_config.json", "special_tokens_map.json", "merges.txt", *VOCABULARY]
+
+
+@EMBEDDERS.register
+class Bert(Embedder):
+    """Tokens are the last hidden state; pooled is their mean over the words (as in the paper)."""
+
+    @dataclass
+    class Config(Embedder.Config):
+        model: str = "medicalai/ClinicalBERT"
+        """A hub id or a local folder with config.json, tokenizer files and weights."""
+        revision: str | None = None
+        max_tokens: int = 256
+        """Longer captions are cut here, or at the model's own limit."""
+        batch_size: int = 32
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        self.folder = find(config.model, config.revision)
+        self.model, self.tokenizer = load(self.folder)
+        self.requires_grad_(False).eval()
+        hidden = self.model.config.hidden_size
+        self.dims = TextDims(token=hidden, pooled=hidden)
+        self.limit = min(config.max_tokens, getattr(self.model.config, "max_position_embeddings", config.max_tokens))
+
+    @classmethod
+    def tiny(cls, tmp_path: Path) -> dict[str, Any]:
+        """Write a two-layer twin with random weights; return the options that name it."""
+        from transformers import BertConfig, BertModel
+
+        letters = "abcdefghijklmnopqrstuvwxyz.,:;-"
+        vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *(f"##{letter}" for letter in letters)]
+        folder = tmp_path / "tiny-bert"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "vocab.txt").write_text("\n".join(vocabulary), encoding="utf-8")
+        (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "BertTokenizer"}', encoding="utf-8")
+        config = BertConfig(
+            vocab_size=len(vocabulary), hidden_size=16, num_hidden_layers=2, num_attention_heads=2,
+            intermediate_size=32, max_position_embeddings=64,
+        )  # fmt: skip
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            BertModel(config).save_pretrained(folder)
+        return {"model": str(folder), "batch_size": 2}
+
+    @torch.no_grad()
+    def embed(self, captions: list[str]) -> Embedded:
+        """Return tokens (B, T, E), zero beyond a caption's end, their mask, and their mean (B, E).
+
+        T is the longest of these captions. They are read in groups of like length, so that little is padded.
+        """
+        device = next(self.model.parameters()).device
+        words = [self.tokenizer(text, truncation=True, max_length=self.limit)["input_ids"] for text in captions]
+        longest = max(map(len, words), default=0)
+        tokens = torch.zeros(len(captions), longest, self.dims.token, device=device)
+        mask = torch.zeros(len(captions), longest, dtype=torch.bool, device=device)
+        order = sorted(range(len(captions)), key=lambda i: len(words[i]))
+        for start in range(0, len(order), self.config.batch_size):
+            rows = order[start : start + self.config.batch_size]
+            padded = self.tokenizer.pad({"input_ids": [words[i] for i in rows]}, return_tensors="pt").to(device)
+            shown = padded["attention_mask"]
+            hidden = self.model(input_ids=padded["input_ids"], attention_mask=shown).last_hidden_state
+            index = torch.tensor(rows, device=device)
+            tokens[index, : hidden.shape[1]] = hidden.float() * shown[..., None]
+            mask[index, : hidden.shape[1]] = shown.bool()
+        return Embedded(tokens, mask, mean_of_words(tokens, mask))
+
+    def train(self, mode: bool = True) -> "Bert":
+        """Stay in eval mode: the language model is frozen, its dropout stays off."""
+        return super().train(False)
+
+    def fingerprint(self) -> str:
+        """Return the model's name and a hash of its weights, vocabulary and configuration."""
+        return f"{self.config.model.rstrip('/').rsplit('/', 1)[-1]}-{self._hash}"
+
+    @cached_property
+    def _hash(self) -> str:
+        digest = hashlib.sha256()
+        for file in [*present(self.folder, SMALL_FILES), *weight_files(self.folder)]:
+            with file.open("rb") as stream:
+                digest.update(file.name.encode() + hashlib.file_digest(stream, "sha256").digest())
+        return digest.hexdigest()[:16]
+
+
+def mean_of_words(tokens: Tensor, mask: Tensor) -> Tensor:
+    """Return the mean (B, E) of tokens (B, T, E) where the mask (B, T) is True."""
+    shown = mask[..., None].to(tokens.dtype)
+    return (tokens * shown).sum(dim=1) / shown.sum(dim=1).clamp(min=1)
+
+
+def find(model: str, revision: str | None) -> Path:
+    """Return the folder that holds a model: a local one, the hub's cache, or, when online, a fresh download.
+
+    Raises:
+        MissingError: a file is not here and cannot be fetched.
+    """
+    if Path(model).is_dir():
+        folder = Path(model)
+    else:
+        folder = download(model, revision, offline=True)
+        if lacking(folder) and not offline():
+            folder = download(model, revision, offline=False)
+    missing = lacking(folder)
+    if not missing:
+        assert folder is not None
+        return folder
+    where = f"{model} (revision {revision})" if revision else model
+    wayout = "  Copy them there." if Path(model).is_dir() else (
+        f"  With a network (unset HF_HUB_OFFLINE): hf download {model}\n"
+        "  or name a local folder: embedder.model=PATH"
+    )  # fmt: skip
+    raise MissingError(f"embedder.model: {where}: not here: {', '.join(missing)}\n{wayout}")
+
+
+def offline() -> bool:
+    """Say whether the hub must not be asked."""
+    return any(os.environ.get(name, "").lower() in ("1", "true", "yes", "on") for name in
+               ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"))  # fmt: skip
+
+
+def download(model: str, revision: str | None, *, offline: bool) -> Path | None:
+    """Return the hub's snapshot of a model, safetensors before anything else, or None where there is none."""
+    folder: Path | None = None
+    for weights in ("model*.safetensors*", "pytorch_model.bin"):
+        try:
+            folder = Path(snapshot_download(
+                model, revision=revision, allow_patterns=[*SMALL_FILES, weights], local_files_only=offline
+            ))  # fmt: skip
+        except (OSError, ValueError):  # nothing cached, no network, no such model: `find` says which files it needs
+            return folder
+        if not lacking(folder):
+            break
+    return folder
+
+
+def present(folder: Path, names: "list[str] | tuple[str, ...]") -> list[Path]:
+    """Return those of the files that are there."""
+    return [folder / name for name in names if (folder / name).is_file()]
+
+
+def lacking(folder: Path | None) -> list[str]:
+    """Name what a model's folder lacks."""
+    if folder is None:
+        return ["config.json", WEIGHTS[0], " or ".join(VOCABULARY[:2])]
+    missing = [] if present(folder, ["config.json"]) else ["config.json"]
+    if not present(folder, WEIGHTS):
+        missing.append(WEIGHTS[0])
+    else:
+        missing += [file.name for file in weight_files(folder) if not file.is_file()]
+    return missing if present(folder, VOCABULARY) else [*missing, " or ".join(VOCABULARY[:2])]
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """Return the files that hold a model's weights, whether they are there or not."""
+    import json
+
+    first = present(folder, WEIGHTS)[0]
+    if first.name != WEIGHTS[1]:
+        return [first]
+    shards = json.loads(first.read_text(encoding="utf-8"))["weight_map"].values()
+    return [folder / name for name in sorted(set(shards))]
+
+
+def load(folder: Path) -> tuple[Any, Any]:
+    """Return model and tokenizer of a local folder; code that lies beside the weights is never run.
+
+    Raises:
+        DataError: the weights do not fit the configuration.
+    """
+    from transformers import AutoModel, AutoTokenizer  # late: a missing model is reported before this long import
+
+    safe = bool(present(folder, WEIGHTS[:2]))  # older models have only a .bin: torch reads it with weights_only
+    model, report = AutoModel.from_pretrained(
+        folder, use_safetensors=safe, local_files_only=True, trust_remote_code=False, dtype=torch.float32,
+        output_loading_info=True,
+    )  # fmt: skip
+    missing = sorted(name for name in report["missing_keys"] if not name.startswith("pooler."))  # unused here
+    if missing:
+        raise DataError(
+            f"{folder}: the weights lack {len(missing)} tensors that config.json asks for, such as {missing[0]}.\n"
+            "  Download the model again, or name one whose files belong together."
+        )
+    return model, AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)

@@ -1,0 +1,326 @@
+"""SDNet: a discrete map of anatomy and a short variational code of style (Chartsias et al. 2019; VG-MedGen, Eq. 1).
+
+    image --U-Net, Gumbel softmax--> maps (B, K, H, W), one-hot --> anatomy factor
+    maps, image --convolutions-->    mu, logvar (B, S)          --> style factor
+    maps, code --AdaIN decoder-->    image
+
+At the paper's sizes (224 pixels) the parts count 35,058,952 + 902,512 + 41,986 + 102,467 = 36,105,917 parameters.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from anastyle import ENCODERS, Batch, ConfigError, Encoder, Encoding, FactorDims, Factors, Losses
+
+HARMONICS = 6
+MOMENTS = 7 + HARMONICS  # numbers per map, see ``moments``
+
+
+@ENCODERS.register
+class SDNet(Encoder):
+    """Splits an image into one-hot anatomy maps and a style code.
+
+    Left out: the released code's perceptual term, weight 0.1, because it needs pretrained VGG weights.
+    """
+
+    @dataclass
+    class Config(Encoder.Config):
+        anatomy_maps: int = 8
+        style_dim: int = 8
+        width: int = 64
+        """Channels of the U-Net's first level, doubled at each deeper one; also of the segmentation head."""
+        depth: int = 4
+        """Levels of the U-Net: the image's side must be divisible by 2 ** depth."""
+        style_widths: list[int] = field(default_factory=lambda: [16, 32, 64, 128])
+        style_hidden: int = 32
+        decoder_widths: list[int] = field(default_factory=lambda: [128, 64, 32])
+        pool: Literal["occupancy", "grid", "moments"] = "occupancy"
+        """How maps become numbers: the area of each (the paper), areas in grid x grid cells, or place and shape."""
+        grid: int = 4
+        temperature: float = 1.0
+        adain: Literal["shared", "learned"] = "shared"
+        """``shared`` (the paper): only mean and std of the style code reach the decoder, the same in every channel.
+        ``learned``: a scale and a shift per channel, so that all numbers of the code can act."""
+        faithful: bool = False
+        """Draw Gumbel noise in eval mode too, as the released code does: factors then differ from call to call."""
+
+    dims: FactorDims
+
+    def __init__(self, config: Config, *, image_size: int) -> None:
+        super().__init__(config)
+        check(config, image_size)
+        maps = config.anatomy_maps
+        self.anatomy = UNet(maps, config.width, config.depth)
+        self.segmentor = nn.Sequential(double(maps, config.width), nn.Conv2d(config.width, 2, 1))
+        self.style = StyleEncoder(maps + 3, config, image_size)
+        self.decoder = Decoder(maps, config)
+        self.apply(xavier)
+        width = {"occupancy": maps, "grid": maps * config.grid**2, "moments": maps * MOMENTS}[config.pool]
+        self.dims = FactorDims((1, width), (1, config.style_dim))
+
+    @classmethod
+    def tiny(cls, tmp_path: Path) -> dict[str, Any]:
+        """Return the options of a twin small enough for tests."""
+        return {"width": 4, "depth": 2, "style_widths": [4, 8], "style_hidden": 8, "decoder_widths": [8, 4]}
+
+    def maps(self, image: Tensor) -> Tensor:
+        """Return one-hot maps (B, K, H, W): drawn, with straight-through gradients, in training; the likeliest in eval.
+
+        The released code draws in eval too (``faithful``); here a reading of an image is the same every time.
+        """
+        logits = self.anatomy(image)
+        if self.training or self.config.faithful:
+            return F.gumbel_softmax(logits, tau=self.config.temperature, hard=True, dim=1)
+        best = logits.argmax(dim=1, keepdim=True)
+        return torch.zeros_like(logits).scatter_(1, best, 1.0)
+
+    def pooled(self, maps: Tensor) -> Tensor:
+        """Return the anatomy factor (B, 1, D) of maps (B, K, H, W)."""
+        if self.config.pool == "occupancy":
+            return maps.mean(dim=(2, 3)).unsqueeze(1)
+        if self.config.pool == "grid":
+            return F.adaptive_avg_pool2d(maps, self.config.grid).flatten(1).unsqueeze(1)
+        return moments(maps.float()).flatten(1).unsqueeze(1)
+
+    def forward(self, image: Tensor) -> Factors:
+        """Return anatomy (B, 1, D) and style (B, 1, S), the mean of the code, of images (B, 3, H, W)."""
+        maps = self.maps(image)
+        return Factors(self.pooled(maps), self.style(maps, image).mean.unsqueeze(1))
+
+    def losses(self, batch: Batch) -> Losses:
+        """Reconstruction (L1), KL, Dice of the lesion over the whole batch, and the code's regression (L1).
+
+        A batch without masks has a Dice term of zero, still tied to the segmentation head. A record whose mask is
+        NaN counts as one without. The paper's weights are 1, 0.01, 10 and 1.
+
+        Raises:
+            ConfigError: the batch is one image in training, too few for batch normalisation.
+        """
+        image = batch.image
+        assert image is not None
+        if self.training and len(image) == 1:
+            raise ConfigError("stages.disentangle.batch_size: sdnet normalises over the batch. Set it to 2 or more.")
+        maps = self.maps(image)
+        code = self.style(maps, image)
+        drawn = code.sample() if self.training else code.mean
+        rebuilt = self.decoder(maps, drawn)
+        again = self.style(maps, rebuilt).mean  # (B, S)
+        return {
+            "reconstruction": F.l1_loss(rebuilt, image),
+            "kl": code.divergence().mean(),
+            "dice": dice(self.segmentor(maps).softmax(dim=1)[:, 1:], batch.mask),
+            "z_regression": F.l1_loss(again, drawn.detach()),
+        }
+
+    def describe(self, image: Tensor) -> Encoding:
+        """Return factors, maps (B, K, H, W) and the image rebuilt from the maps and the mean code."""
+        maps = self.maps(image)
+        mean = self.style(maps, image).mean
+        return Encoding(Factors(self.pooled(maps), mean.unsqueeze(1)), maps, self.decoder(maps, mean))
+
+
+class Code(NamedTuple):
+    """A normal distribution over style codes."""
+
+    mean: Tensor  # (B, S)
+    logvar: Tensor  # (B, S)
+
+    def sample(self) -> Tensor:
+        """Draw a code (B, S), with gradients to mean and variance."""
+        return self.mean + torch.randn_like(self.mean) * (self.logvar / 2).exp()
+
+    def divergence(self) -> Tensor:
+        """Return the KL divergence from the standard normal, (B,)."""
+        return -0.5 * (1 + self.logvar - self.mean**2 - self.logvar.exp()).sum(dim=1)
+
+
+class UNet(nn.Module):
+    """Images (B, 3, H, W) to map logits (B, K, H, W); a residual block at the bottom."""
+
+    def __init__(self, maps: int, width: int, depth: int) -> None:
+        super().__init__()
+        widths = [width * 2**level for level in range(depth)]
+        deepest = 2 * widths[-1]
+        self.down = nn.ModuleList(double(a, b) for a, b in zip([3, *widths], widths, strict=False))
+        self.residual = nn.Sequential(
+            nn.ReLU(), *normed(widths[-1], deepest), nn.ReLU(), *normed(deepest, deepest)
+        )
+        self.shortcut = nn.Sequential(nn.ReLU(), *normed(widths[-1], deepest, size=1))
+        self.up = nn.ModuleList(nn.Sequential(*normed(2 * w, w)) for w in reversed(widths))
+        self.merge = nn.ModuleList(double(2 * w, w) for w in reversed(widths))
+        self.head = nn.Conv2d(width, maps, 3, padding=1)
+
+    def forward(self, image: Tensor) -> Tensor:
+        skips, hidden = [], image
+        for down in self.down:
+            skips.append(down(hidden))
+            hidden = F.max_pool2d(skips[-1], 2)
+        hidden = self.residual(hidden) + self.shortcut(hidden)
+        for up, merge in zip(self.up, self.merge, strict=True):
+            hidden = up(F.interpolate(hidden, scale_factor=2.0, mode="nearest"))
+            hidden = merge(torch.cat([hidden, skips.pop()], dim=1))
+        return self.head(hidden)
+
+
+class StyleEncoder(nn.Module):
+    """Maps and image, side by side, to a distribution over style codes."""
+
+    def __init__(self, channels: int, config: SDNet.Config, image_size: int) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for width in config.style_widths:
+            layers += [*normed(channels, width, stride=2), nn.LeakyReLU(0.2)]
+            channels, image_size = width, (image_size + 1) // 2
+        self.convolutions = nn.Sequential(*layers, nn.Flatten())
+        self.hidden = nn.Sequential(
+            nn.Linear(channels * image_size**2, config.style_hidden),
+            nn.BatchNorm1d(config.style_hidden),
+            nn.LeakyReLU(0.03),
+        )
+        self.mean = nn.Linear(config.style_hidden, config.style_dim)
+        self.logvar = nn.Linear(config.style_hidden, config.style_dim)
+
+    def forward(self, maps: Tensor, image: Tensor) -> Code:
+        hidden = self.hidden(self.convolutions(torch.cat([maps, image], dim=1)))
+        return Code(self.mean(hidden), self.logvar(hidden))
+
+
+class Decoder(nn.Module):
+    """Paints maps (B, K, H, W) in the style of a code (B, S): images (B, 3, H, W) in [-1, 1]."""
+
+    def __init__(self, maps: int, config: SDNet.Config) -> None:
+        super().__init__()
+        widths = [maps, *config.decoder_widths]
+        self.norms = nn.ModuleList(AdaIN(width, config.style_dim, config.adain == "learned") for width in widths)
+        self.layers = nn.ModuleList(
+            nn.Conv2d(a, b, 3, padding=1) for a, b in zip(widths, [*config.decoder_widths, 3], strict=True)
+        )
+
+    def forward(self, maps: Tensor, code: Tensor) -> Tensor:
+        hidden = maps
+        for norm, layer in zip(self.norms, self.layers, strict=True):
+            hidden = layer(norm(hidden, code))
+            hidden = hidden.tanh() if layer is self.layers[-1] else hidden.relu()
+        return hidden
+
+
+class AdaIN(nn.Module):
+    """Normalises each channel of an image, then scales and shifts it as the style code says.
+
+    Learned, it deviates from the paper: shared, only two numbers of the code, its mean and std, reach the decoder.
+    """
+
+    def __init__(self, channels: int, style_dim: int, learned: bool) -> None:
+        super().__init__()
+        hidden = 4 * style_dim
+        self.affine = (
+            nn.Sequential(nn.Linear(style_dim, hidden), nn.ReLU(), nn.Linear(hidden, 2 * channels)) if learned else None
+        )
+
+    def forward(self, hidden: Tensor, code: Tensor) -> Tensor:
+        if self.affine is None:
+            shift, scale = code.mean(dim=1, keepdim=True), (code.var(dim=1, keepdim=True) + 1e-5).sqrt()  # (B, 1)
+        else:
+            shift, scale = self.affine(code).chunk(2, dim=1)  # (B, C)
+            scale = 1 + scale
+        return F.instance_norm(hidden, eps=1e-5) * scale[..., None, None] + shift[..., None, None]
+
+
+def dice(probability: Tensor, mask: Tensor | None) -> Tensor:
+    """Return 1 - Dice of the foreground (B, 1, H, W), summed over all images that have a mask; smoothing 0.1."""
+    if mask is None:
+        return 0.0 * probability.sum()
+    known = mask.isfinite()
+    probability, mask = probability * known, mask.nan_to_num() * known
+    if not known.any():
+        return probability.sum()
+    return 1 - (2 * (probability * mask).sum() + 0.1) / (probability.sum() + mask.sum() + 0.1)
+
+
+def moments(maps: Tensor) -> Tensor:
+    """Return the place and shape of each map (B, K, H, W) as (B, K, 13); coordinates run from -1 to 1, y downwards.
+
+    0       area, as a share of the image
+    1, 2    centroid x, y
+    3, 4, 5 variance in x, in y, and covariance: extent and orientation
+    6 - 11  |mean of r**2 exp(i m angle)| / mean of r**2 about the centroid, m = 1 to 6, in [0, 1]: lopsided,
+            elongated, three-cornered and so on. Their phase is left out, so they do not change when a shape turns,
+            as no caption says how it is turned; of the shape moments (Flusser 2000), weighted against outliers.
+    12      compactness 4 pi area / perimeter**2: near 1 for a disc, small for a jagged outline
+
+    An empty map is all zeros.
+    """
+    height, width = maps.shape[-2:]
+    x = axis(width, maps)
+    y = axis(height, maps)
+    total = maps.sum(dim=(2, 3)).clamp(min=1e-6)  # (B, K)
+    columns, rows = maps.sum(dim=2), maps.sum(dim=3)  # (B, K, W), (B, K, H)
+    centre_x, centre_y = (columns * x).sum(-1) / total, (rows * y).sum(-1) / total
+    dx, dy = x - centre_x[..., None], y - centre_y[..., None]  # (B, K, W), (B, K, H)
+    right, down = dx[:, :, None, :], dy[:, :, :, None]
+
+    square = right**2 + down**2  # (B, K, H, W)
+    turn = torch.complex(*torch.broadcast_tensors(right, down)) / square.sqrt().clamp(min=1e-6)
+    weight = maps * square
+    spread = weight.sum(dim=(2, 3)).clamp(min=1e-6)
+    power, harmonics = torch.ones_like(turn), []
+    for _ in range(HARMONICS):
+        power = power * turn
+        harmonics.append((weight * power).sum(dim=(2, 3)).abs() / spread)
+
+    area = maps.mean(dim=(2, 3))
+    compactness = 4 * torch.pi * area * height * width / (perimeter(maps) ** 2 + 1e-6)
+    covariance = (maps * right * down).sum(dim=(2, 3)) / total
+    variance_x, variance_y = (columns * dx**2).sum(-1) / total, (rows * dy**2).sum(-1) / total
+    return torch.stack(
+        [area, centre_x, centre_y, variance_x, variance_y, covariance, *harmonics, compactness], dim=-1
+    )
+
+
+def perimeter(maps: Tensor) -> Tensor:
+    """Return the length of each map's outline in pixels, the image's frame included, (B, K)."""
+    kernel = maps.new_tensor([[-3, 0, 3], [-10, 0, 10], [-3, 0, 3]]) / 32  # Scharr: the same at every angle
+    flat = F.pad(maps, (2, 2, 2, 2)).flatten(0, 1).unsqueeze(1)  # (B * K, 1, H + 4, W + 4)
+    slope = F.conv2d(flat, torch.stack([kernel, kernel.T]).unsqueeze(1))
+    return (slope.square().sum(dim=1) + 1e-12).sqrt().sum(dim=(1, 2)).view(maps.shape[:2])
+
+
+def axis(size: int, like: Tensor) -> Tensor:
+    """Return the centres of ``size`` pixels between -1 and 1."""
+    return (torch.arange(size, dtype=like.dtype, device=like.device) + 0.5) / size * 2 - 1
+
+
+def normed(inputs: int, outputs: int, *, size: int = 3, stride: int = 1) -> list[nn.Module]:
+    """Return a convolution and its batch normalisation."""
+    return [nn.Conv2d(inputs, outputs, size, stride=stride, padding=size // 2), nn.BatchNorm2d(outputs)]
+
+
+def double(inputs: int, outputs: int) -> nn.Sequential:
+    """Return two normalised convolutions, each with a ReLU."""
+    return nn.Sequential(*normed(inputs, outputs), nn.ReLU(), *normed(outputs, outputs), nn.ReLU())
+
+
+def xavier(module: nn.Module) -> None:
+    """Draw the weights of a convolution or linear layer as the released code does."""
+    if isinstance(module, nn.Conv2d | nn.Linear):
+        nn.init.xavier_normal_(module.weight)
+
+
+def check(config: SDNet.Config, image_size: int) -> None:
+    """Refuse sizes that cannot be built, all at once."""
+    problems, unit = [], 2**config.depth
+    if image_size % unit:
+        near = max(unit, round(image_size / unit) * unit)
+        problems.append(f"encoder.depth: {image_size} pixels are not divisible by 2**{config.depth} = {unit}. "
+                        f"Set data.image_size to {near}, or a smaller depth.")  # fmt: skip
+    if config.adain == "shared" and config.style_dim < 2:
+        problems.append("encoder.style_dim: shared AdaIN reads its std, so 2 or more. Or set encoder.adain to learned.")
+    if config.pool == "grid" and not 1 <= config.grid <= image_size:
+        problems.append(f"encoder.grid: {config.grid} cells a side, must be from 1 to {image_size} pixels.")
+    if problems:
+        raise ConfigError("\n".join(problems))
