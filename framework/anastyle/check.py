@@ -66,8 +66,12 @@ def _misfits(config: Config) -> Iterator[str]:
         name = config["aligner"]["name"]
         if config["encoder"] is None:
             yield f"aligner: '{name}' learns from an encoder's factors. Name an encoder, or an untrained aligner."
-        if "diffuse" in stages and "align" not in stages:
-            yield f"stages.align: aligner '{name}' has to be trained. Add the stage, or choose an untrained aligner."
+        if "diffuse" in stages:
+            yield from (
+                f"stages.{stage}: is off, but aligner '{name}' learns there. Turn it on, or name an untrained aligner."
+                for stage in ("disentangle", "align")
+                if stage not in stages
+            )
     if aligner is not None and fuser is not None and not fuser.needs <= aligner.gives:
         needs, gives = ", ".join(sorted(fuser.needs)), ", ".join(sorted(aligner.gives))
         names = config["fuser"]["name"], config["aligner"]["name"]
@@ -106,7 +110,9 @@ def disk_problems(output: Path) -> list[str]:
         return [f"output={output}: {there} cannot be written to. Choose another: output=..."]
     free = shutil.disk_usage(there).free
     if free < LEAST_FREE:
-        return [f"output={output}: {_gib(free)} free, {_gib(LEAST_FREE)} needed. Make room, or choose another: output=..."]
+        return [
+            f"output={output}: {_gib(free)} free, {_gib(LEAST_FREE)} needed. Make room, or choose another: output=..."
+        ]
     return []
 
 
@@ -119,7 +125,10 @@ def summary(experiment: Experiment) -> str:
     count = f"{len(experiment.variants)} variants x {len(experiment.seeds)} seeds ({seeds}) = {runs} runs"
     rows = [
         ("study", f"{experiment.name}, kept in {experiment.folder} ({_gib(shutil.disk_usage(there).free)} free)"),
-        ("runs", count.replace("1 variants", "1 variant").replace(" 1 seeds", " 1 seed").replace("= 1 runs", "= 1 run")),
+        (
+            "runs",
+            count.replace("1 variants", "1 variant").replace(" 1 seeds", " 1 seed").replace("= 1 runs", "= 1 run"),
+        ),
     ]
     width = max(map(len, experiment.variants))
     rows += [("variant", f"{name:<{width}}  {_parts(config)}") for name, config in experiment.variants.items()]

@@ -213,6 +213,21 @@ def _home(stage: nn.Module, prefix: str) -> nn.Module:
 # Checkpoints
 
 
+def optimizer_state(optimizer: torch.optim.Optimizer, names: list[str]) -> dict[str, Tensor]:
+    """Return what an optimizer remembers, as ``<parameter's name>.<moment>``; names in the order of the parameters."""
+    entries = optimizer.state_dict()["state"].items()
+    return {f"{names[number]}.{key}": value for number, entry in entries for key, value in entry.items()}
+
+
+def load_optimizer_state(optimizer: torch.optim.Optimizer, names: list[str], tensors: Mapping[str, Tensor]) -> None:
+    """Put what ``optimizer_state`` returned back."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, value in tensors.items():
+        owner, _, key = name.rpartition(".")
+        state.setdefault(names.index(owner), {})[key] = value
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+
+
 def save_checkpoint(
     folder: Path, step: int, groups: Mapping[str, Mapping[str, Tensor]], state: dict, keep: int
 ) -> Path:

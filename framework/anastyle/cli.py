@@ -154,7 +154,9 @@ def run(args: Args) -> int:
 def build_parser() -> argparse.ArgumentParser:
     """Describe the verbs."""
     parser = argparse.ArgumentParser(
-        prog="anastyle", description="Controllable medical image generation, anatomy and style apart.", allow_abbrev=False
+        prog="anastyle",
+        description="Controllable medical image generation, anatomy and style apart.",
+        allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"anastyle {__version__}")
     parser.add_argument("--debug", action="store_true", help="show where an error comes from")
@@ -183,7 +185,9 @@ def build_parser() -> argparse.ArgumentParser:
 
 def add_verb(verbs: Any, name: str, function: Any, text: str) -> argparse.ArgumentParser:
     """Add one verb; ``--debug`` is understood on either side of it."""
-    verb = verbs.add_parser(name, help=text, description=function.__doc__.strip("`.").replace("``", ""), allow_abbrev=False)
+    verb = verbs.add_parser(
+        name, help=text, description=function.__doc__.strip("`.").replace("``", ""), allow_abbrev=False
+    )
     verb.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     verb.set_defaults(verb=function)
     return verb
@@ -201,3 +205,7 @@ def options_of(parser: argparse.ArgumentParser, verb: str) -> list[str]:
     actions = next(action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
     chosen = actions.choices.get(verb, parser)
     return [option for action in chosen._actions for option in action.option_strings]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -5,6 +5,7 @@ import inspect
 import sys
 from collections.abc import Iterator
 from dataclasses import MISSING, fields
+from itertools import pairwise
 
 from anastyle.config import default_of, type_name
 from anastyle.errors import ConfigError, did_you_mean
@@ -99,7 +100,7 @@ def option_notes(schema: type) -> dict[str, str]:
         except (OSError, TypeError, SyntaxError):
             continue
         body = tree.body[0].body if isinstance(tree.body[0], ast.ClassDef) else []
-        for option, note in zip(body, body[1:]):
+        for option, note in pairwise(body):
             if isinstance(option, ast.AnnAssign) and isinstance(option.target, ast.Name) and _text(note):
                 notes[option.target.id] = inspect.cleandoc(_text(note))
     return notes

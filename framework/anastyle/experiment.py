@@ -8,7 +8,6 @@ import re
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from anastyle.errors import ConfigError, did_you_mean
 from anastyle.merge import SECTIONS, deep, merge, without_null_weights
 from anastyle.registry import REGISTRIES
 from anastyle.settings import read_data
+from anastyle.stages.settings import schema
 
 STAGES = ("autoencode", "disentangle", "align", "diffuse", "generate", "evaluate")  # in this order
 TOP = ("name", "description", "base", "output", "seeds", "only", *SECTIONS, "variants", "sweep")
@@ -161,7 +161,9 @@ def _shape_problems(whole: Config) -> list[str]:
         variants = None
     for name in [whole.get("name"), *(variants or ())]:
         if isinstance(name, str) and not NAME.fullmatch(name):
-            problems.append(f"'{name}' becomes a folder: use letters, digits, '.', '_' and '-', a letter or digit first.")
+            problems.append(
+                f"'{name}' becomes a folder: use letters, digits, '.', '_' and '-', a letter or digit first."
+            )
     for name, variant in (variants or {}).items():
         if isinstance(variant, Mapping):
             problems += _unknown(variant, SECTIONS, f"variants.{name}.")
@@ -195,7 +197,9 @@ def _chosen(whole: Config) -> dict[str, Config]:
         return variants
     asked = [only] if isinstance(only, str) else only
     if not isinstance(asked, list) or not asked:
-        raise ConfigError(f"only: name a variant, a list of them, or null. Got {only!r}.\n  variants: {', '.join(variants)}")
+        raise ConfigError(
+            f"only: name a variant, a list of them, or null. Got {only!r}.\n  variants: {', '.join(variants)}"
+        )
     for name in asked:
         if name not in variants:
             known = f"\n  variants: {', '.join(variants)}"
@@ -256,12 +260,7 @@ def _fill_stages(mapping: Any) -> tuple[Config, list[str]]:
         if stages.get(name) is None:
             filled[name] = None
             continue
-        settings, more = read_typed(stage_schema(name), stages[name], f"stages.{name}")
+        settings, more = read_typed(schema(name), stages[name], f"stages.{name}")
         filled[name] = plain(settings) if settings is not None else None
         problems += more
     return filled, problems
-
-
-def stage_schema(stage: str) -> type:
-    """Return the dataclass of a stage's settings; the trainer, and torch with it, wakes here."""
-    return import_module("anastyle.stages.settings").schema(stage)

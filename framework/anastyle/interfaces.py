@@ -180,6 +180,10 @@ class Aligner(Component):
         """Return the alignment terms against the encoder's factors."""
         raise NotImplementedError(f"{type(self).__name__} is not trained by alignment")
 
+    def standardised(self, factors: Factors) -> Factors:
+        """Return an encoder's factors in the units of a reading."""
+        return factors
+
 
 class Fuser(Component):
     """Turns a reading into condition tokens.

@@ -73,3 +73,9 @@ class JsonLines:
             end = after
         if self.path.exists():
             os.truncate(self.path, end)
+
+    def sync(self) -> None:
+        """Have the disk hold what was written."""
+        if self.path.exists():
+            with self.path.open("ab") as stream:
+                os.fsync(stream.fileno())

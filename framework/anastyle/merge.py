@@ -83,6 +83,8 @@ def merge_variants(old: Any, new: Any) -> Any:
     merged = dict(old) if isinstance(old, Mapping) else {}
     for name, variant in new.items():
         earlier = merged.get(name)
-        both = isinstance(earlier, dict) and isinstance(variant, dict)
-        merged[name] = merge(earlier, variant) if both else deepcopy(variant)
+        if isinstance(earlier, dict) and isinstance(variant, dict):
+            merged[name] = merge(earlier, variant)
+        else:
+            merged[name] = deepcopy(variant)
     return {name: variant for name, variant in merged.items() if variant is not None}

@@ -34,7 +34,6 @@ QUIET = {
 }
 
 
-
 def flatten(config: Any, prefix: str = "") -> dict[str, str]:
     """Return the leaves of nested mappings under dotted names, cut to what MLflow takes."""
     if isinstance(config, dict) and config:
@@ -225,5 +224,3 @@ def _params(rows: list[tuple[str, str]]) -> list:
 def plain_name(name: str) -> str:
     """Return a name of the letters MLflow takes."""
     return re.sub(r"[^\w\-. /]", "_", name, flags=re.ASCII)
-
-

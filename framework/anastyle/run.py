@@ -35,7 +35,7 @@ from anastyle.streams import seed_for
 from anastyle.tracking import Study, Tracker, is_main
 from anastyle.trainer import fit
 
-CODES = 400  # captions whose codes are kept for the t-SNE
+CODES = 200  # captions whose codes are kept for the t-SNE
 
 
 def run_experiment(experiment: Experiment, *, fresh: bool = False, dry_run: bool = False) -> int:
@@ -116,7 +116,7 @@ class Conductor:
         began = time.monotonic()
         left = [node for node in self.distinct().values() if not node.done]
         study = Study(self.experiment.output, self.experiment.name, self.experiment.document())
-        if not left and finished(self.experiment):
+        if not left and finished(self.experiment, self._plans):
             print(f"{self.experiment.name}: all {len(self.experiment.runs)} runs are finished; nothing to do.")
             print(summary(self.experiment))
             return 0
@@ -135,8 +135,10 @@ class Conductor:
         if len(failures) == len(self.experiment.runs):
             raise failures[0][1]
         if is_main():
-            plans = {key: plan for key, plan in self._plans.items() if key not in [(r.variant, r.seed) for r, _ in failures]}
-            finish_study(self.experiment, plans, study)
+            failed = {(run.variant, run.seed) for run, _ in failures}
+            plans = {key: plan for key, plan in self._plans.items() if key not in failed}
+            for file in finish_study(self.experiment, plans, self.data(self.experiment.runs[0])):
+                study.artifact(file)
             print(summary(self.experiment))
             print(f"{len(left)} stages in {time.monotonic() - began:.0f} s. Compare the runs: {self.ui()}")
         study.close("failed" if failures else "finished")

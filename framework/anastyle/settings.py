@@ -91,7 +91,9 @@ def read_data(mapping: Any, where: str = "data") -> tuple[Data | None, list[str]
     ``image_size`` reaches a dataset that draws its images as well; what is not ours is the dataset's.
     """
     if not isinstance(mapping, Mapping):
-        return None, [f"{where}: say which set: {{name: phantom}}, or {{root: a folder that `anastyle prepare` wrote}}."]
+        return None, [
+            f"{where}: say which set: {{name: phantom}}, or {{root: a folder that `anastyle prepare` wrote}}."
+        ]
     name, root = mapping.get("name"), mapping.get("root")
     if (name is None) == (root is None):
         found = "neither name nor root" if name is None else "both name and root"
@@ -100,7 +102,8 @@ def read_data(mapping: Any, where: str = "data") -> tuple[Data | None, list[str]
     chosen = {key: value for key, value in mapping.items() if key in own}
     others = {key: value for key, value in mapping.items() if key not in own and key != "name"}
     if name is None:
-        settings, problems = read_typed(DataSettings, chosen | others, where)
+        left = {key: value for key, value in others.items() if value is not None}  # a dataset's options, set to null
+        settings, problems = read_typed(DataSettings, chosen | left, where)
         return (Data(settings, None), []) if settings else (None, problems)
     dataset, config, problems = read_section(DATASETS, {"name": name} | others | _shared(name, chosen), where)
     if config is not None:

@@ -30,7 +30,5 @@ def noise(shape: tuple[int, ...], root: int, name: str, keys: list[str], step: i
     size nor the number of ranks changes it.
     """
     generator = torch.Generator()
-    samples = [
-        torch.randn(shape, generator=generator.manual_seed(seed_for(root, name, key, step))) for key in keys
-    ]
+    samples = [torch.randn(shape, generator=generator.manual_seed(seed_for(root, name, key, step))) for key in keys]
     return torch.stack(samples) if samples else torch.empty(0, *shape)

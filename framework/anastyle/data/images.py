@@ -11,14 +11,14 @@ from typing import IO, NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageChops, ImageOps
 from torch import Tensor
 
 from anastyle.errors import DataError
 
 MAX_PIXELS = 64_000_000
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
-FORMATS = ("PNG", "JPEG", "MPO", "BMP", "TIFF", "WEBP")  # no format that runs another program
+FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")  # no format that runs another program
 VOLUMES = (".dcm", ".dicom", ".nii", ".nii.gz")
 ORIENTATION = 0x0112  # the EXIF tag
 OPAQUE = 255
@@ -49,7 +49,7 @@ def open_image(source: Path | bytes, name: str = "") -> Opened:
     Raises:
         ImageProblem: the file is unreadable, over 64 megapixels, or of a kind that 8-bit RGB cannot hold faithfully.
     """
-    name = name or str(source)
+    name = name or (str(source) if isinstance(source, Path) else "image")
     image = _load(source, name)
     orientation = image.getexif().get(ORIENTATION, 1)
     stored = image.size
@@ -66,7 +66,7 @@ def open_mask(source: Path | bytes, of: Opened, name: str = "") -> Image.Image:
     Raises:
         ImageProblem: the file is unreadable, of another size than the image, or not binary.
     """
-    name = name or str(source)
+    name = name or (str(source) if isinstance(source, Path) else "image")
     mask = _load(source, name)
     if ORIENTATION in mask.getexif():
         mask = ImageOps.exif_transpose(mask)
@@ -74,7 +74,8 @@ def open_mask(source: Path | bytes, of: Opened, name: str = "") -> Image.Image:
         mask = _turned(mask, of.orientation)
     if mask.size != of.image.size:
         raise ImageProblem(name, f"a mask of another size than its image ({_size(mask.size)}, not {_size(of.image.size)})")
-    values = np.asarray(_rgb(mask, name)).max(axis=2)  # (H, W)
+    red, green, blue = _rgb(mask, name).split()
+    values = np.asarray(ImageChops.lighter(ImageChops.lighter(red, green), blue))  # (H, W): any colour is foreground
     return Image.fromarray(_binary(values, name).astype(np.uint8) * 255)
 
 
@@ -98,8 +99,12 @@ def shrink(image: Image.Image, longest: int, *, mask: bool = False) -> Image.Ima
 
 
 def png(image: Image.Image) -> bytes:
-    """Return a lossless encoding, fast rather than small."""
+    """Return a lossless encoding, fast rather than small; a grey RGB image takes one channel."""
     buffer = BytesIO()
+    if image.mode == "RGB":
+        red, green, blue = (channel.tobytes() for channel in image.split())
+        if red == green == blue:
+            image = image.getchannel(0)
     image.save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()
 

@@ -50,18 +50,17 @@ def kid(a: ArrayLike, b: ArrayLike, *, subsets: int = 50, subset_size: int | Non
     a, b = clouds(a, b)
     size = subset_size or min(1000, max(2, min(len(a), len(b)) // 2))
     if not 2 <= size <= min(len(a), len(b)):
-        raise ValueError(f"kid: subset_size is {size}, the clouds have {len(a)} and {len(b)} points. Choose 2 or more, and no more.")
+        raise ValueError(f"kid: subset_size is {size}; it must be 2 to {min(len(a), len(b))}, the smaller cloud")
     rng = np.random.default_rng(seed)
-    values = [
-        mmd(a[rng.choice(len(a), size, replace=False)], b[rng.choice(len(b), size, replace=False)]) for _ in range(subsets)
-    ]
+    values = [mmd(subset(a, size, rng), subset(b, size, rng)) for _ in range(subsets)]
     return Kernel(float(np.mean(values)), float(np.std(values)))
 
 
 def mmd(a: Array, b: Array) -> float:
     """Return the unbiased squared maximum mean discrepancy of ``a`` (n, F) and ``b`` (m, F), cubic kernel."""
     n, m, width = len(a), len(b), a.shape[1]
-    aa, bb, ab = ((x @ y.T / width + 1) ** 3 for x, y in ((a, a), (b, b), (a, b)))
+    linear = (x @ y.T / width + 1 for x, y in ((a, a), (b, b), (a, b)))
+    aa, bb, ab = (k * k * k for k in linear)  # much faster than k ** 3
     within = (aa.sum() - np.trace(aa)) / (n * (n - 1)) + (bb.sum() - np.trace(bb)) / (m * (m - 1))
     return float(within - 2 * ab.mean())
 
@@ -87,10 +86,12 @@ def half_samples(distance: Statistic, a: ArrayLike, b: ArrayLike, *, draws: int 
     a, b = clouds(a, b)
     rng = np.random.default_rng(seed)
     half_a, half_b = max(2, len(a) // 2), max(2, len(b) // 2)
-    return np.asarray([
-        distance(a[rng.choice(len(a), half_a, replace=False)], b[rng.choice(len(b), half_b, replace=False)])
-        for _ in range(draws)
-    ])  # fmt: skip
+    return np.asarray([distance(subset(a, half_a, rng), subset(b, half_b, rng)) for _ in range(draws)])
+
+
+def subset(points: Array, count: int, rng: np.random.Generator) -> Array:
+    """Return some of the points, drawn without replacement."""
+    return points[rng.choice(len(points), count, replace=False)]
 
 
 def interval(value: float, draws: Array, *, level: float = 0.95) -> tuple[float, float]:

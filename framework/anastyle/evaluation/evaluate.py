@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from anastyle.errors import DataError
+from anastyle.evaluation.classifier import resized
 from anastyle.evaluation.distances import Array, Statistic, clouds, frechet, half_samples, interval, kid, mmd
-from anastyle.evaluation.judge import LABEL, Examples, Judge, answers_of, pixels, resized, shown
+from anastyle.evaluation.judge import LABEL, Examples, Judge, answers_of, pixels, shown
 from anastyle.interfaces import Feature
 
 FACTOR = "factor/"
@@ -93,9 +94,7 @@ def reference(train: Examples, test: Examples, n: int, settings: Settings) -> Re
             f"Prepare a larger test share."
         )
     side = min(settings.max_side, source.image(0).shape[-1])
-    words = (
-        f"{len(rows)} real {settings.reference} images; floor: {kept} other real test images against the same"
-    )
+    words = f"{len(rows)} real {settings.reference} images; floor: {kept} other real test images against the same"
     return Reference(pixels(source, side, rows)[0], pixels(test, side, order[:kept])[0], side, words)
 
 
@@ -139,13 +138,16 @@ def evaluate_images(
 def check(generated: Tensor, asked: Tensor, test: Examples) -> None:
     """Raise ``DataError`` when images and the rows they were asked from cannot belong together."""
     if generated.dtype != torch.uint8 or generated.ndim != 4 or generated.shape[1] != 3:
-        raise DataError(f"generated images must be uint8 (n, 3, S, S); they are {generated.dtype} {tuple(generated.shape)}")
-    if len(generated) != len(asked):
-        raise DataError(f"there are {len(generated)} generated images and {len(asked)} captions they were asked for")
-    if len(generated) < FEWEST:
-        raise DataError(f"there are {len(generated)} generated images; {FEWEST} is the least. Raise stages.generate.images.")
-    if int(asked.min()) < 0 or int(asked.max()) >= len(test):
-        raise DataError(f"images were asked from rows {int(asked.min())} to {int(asked.max())} of a test split of {len(test)}")
+        found = f"{generated.dtype} {tuple(generated.shape)}"
+        raise DataError(f"generated images must be uint8 (n, 3, S, S); they are {found}")
+    count = len(generated)
+    if count != len(asked):
+        raise DataError(f"there are {count} generated images and {len(asked)} captions they were asked for")
+    if count < FEWEST:
+        raise DataError(f"there are {count} generated images; {FEWEST} is the least. Raise stages.generate.images.")
+    low, high = int(asked.min()), int(asked.max())
+    if low < 0 or high >= len(test):
+        raise DataError(f"images were asked from rows {low} to {high} of a test split of {len(test)}")
 
 
 def distance_values(
@@ -157,8 +159,9 @@ def distance_values(
         fake = features_of(network, generated, real.side)
         against, held = real.features(network)
         how = (
-            f"{len(fake)} generated against {real.words}; features {network.fingerprint()}, F={fake.shape[1]}, images at "
-            f"{real.side} px (antialiased bicubic); interval: 95 %, {settings.draws} half-samples of both sides, centred"
+            f"{len(fake)} generated against {real.words}; features {network.fingerprint()}, F={fake.shape[1]}, "
+            f"images at {real.side} px (antialiased bicubic); "
+            f"interval: 95 %, {settings.draws} half-samples of both sides, centred"
         )
         values[f"fd_{name}"] = frechet_value(fake, against, held, how, settings)
         if name == kernel:
@@ -201,9 +204,9 @@ def judged_values(
     answers, ceiling = judge.answers(generated), judge.answers(real)
     lossy = judge.answers(decoded) if decoded is not None else None
     how = (
-        f"share of {len(generated)} generated images in which {judge.fingerprint()}, a classifier trained on real training "
-        f"images at {side} px, sees what the caption said; floor: always the commonest answer; ceiling: the real test images "
-        f"of the same captions; interval: 95 %, {settings.draws} bootstrap samples of images"
+        f"share of {len(generated)} generated images in which {judge.fingerprint()}, a classifier trained on real "
+        f"training images at {side} px, sees what the caption said; floor: always the commonest answer; ceiling: the "
+        f"real test images of the same captions; interval: 95 %, {settings.draws} bootstrap samples of images"
     )
     values, right = {}, {}
     for name, target in answers_of(test).items():

@@ -5,6 +5,7 @@ colours, blur and grain; they do not see wrong anatomy. A study measures more (s
 """
 
 import json
+import sys
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,11 @@ from anastyle.registry import FEATURES
 SIDECARS = frozenset({".csv", ".json", ".jsonl", ".txt", ".yaml", ".yml", ".md"})  # may lie beside images
 LARGEST = 256  # pixels a side; larger images are brought down to it
 OPPONENT = ((1 / 3, 1 / 3, 1 / 3), (0.5, -0.5, 0.0), (0.25, 0.25, -0.5))  # lightness, red-green, yellow-blue
-TITLES = {"fd_highfreq": "Fréchet, upper spectrum", "fd_colour": "Fréchet, colour by place", "kid": "kernel, colour by place"}
+TITLES = {
+    "fd_highfreq": "Fréchet, upper spectrum",
+    "fd_colour": "Fréchet, colour by place",
+    "kid": "kernel, colour by place",
+}
 
 
 class Folder(NamedTuple):
@@ -40,6 +45,8 @@ class Colour(Feature):
 
     @dataclass
     class Config(Feature.Config):
+        """How fine the grid is."""
+
         cells: int = 3
 
     def __init__(self, config: Config, *, classes: int = 0) -> None:
@@ -70,14 +77,20 @@ def evaluate_folders(real: Path, generated: Path, output: Path | None = None) ->
     true, fake = (load(folder, side) for folder in folders)
     values = compare(true, fake, side)
     notes += [note for note in [small(len(fake), len(true))] if note]
-    print(table(folders, values, notes))
+    say(table(folders, values, notes))
     if output is not None:
         output = Path(output)
         output.mkdir(parents=True, exist_ok=True)
         file = output / "evaluation.json"
-        file.write_text(json.dumps(as_json(folders, values, notes), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        print(f"\n{file}: written, with the protocol of every number")
+        text = json.dumps(as_json(folders, values, notes), indent=2, ensure_ascii=False)
+        file.write_text(text + "\n", encoding="utf-8")
+        say(f"\n{file}: written, with the protocol of every number")
     return 0
+
+
+def say(text: str) -> None:
+    """Print to standard output: this is what the command was asked for."""
+    sys.stdout.write(text + "\n")
 
 
 def compare(real: Tensor, generated: Tensor, side: int) -> dict[str, Value]:
@@ -140,7 +153,9 @@ def load(folder: Folder, side: int) -> Tensor:
 def small(generated: int, real: int) -> str:
     """Return a warning when there are too few images for a Fréchet distance to be read without its floor."""
     count = min(generated, real // 2)
-    return f"only {count} images a side: read the Fréchet distances against their floor, never alone" if count < 128 else ""
+    if count >= 128:
+        return ""
+    return f"only {count} images a side: read the Fréchet distances against their floor, never alone"
 
 
 def table(folders: list[Folder], values: dict[str, Value], notes: list[str]) -> str:

@@ -1,18 +1,125 @@
-"""A study's end: its runs' stored outcomes gathered into the table, the report and the tracker."""
+"""A study's end: its runs' stored outcomes gathered into the table and the report."""
 
 from pathlib import Path
-from typing import Any
 
 import yaml
 from PIL import Image
-from torch import Tensor
 
-from anastyle.checkpoint import is_complete, load_tensors, write_json
-from anastyle.evaluation.measure import sheet, values_of
-from anastyle.evaluation.tables import Row, write_tables
+from anastyle.checkpoint import load_tensors, write_json
+from anastyle.data.split import PreparedSet, Split
+from anastyle.evaluation.judge import to_bytes
+from anastyle.evaluation.measure import values_of
+from anastyle.evaluation.report import Cloud, Curve, Grid, Picture, Row, Scatter, Strip, StudyReport, tsne, write_report
+from anastyle.evaluation.tables import write_tables
 from anastyle.experiment import Experiment
-from anastyle.jsonlines import read_json
+from anastyle.jsonlines import JsonLines, read_json
 from anastyle.plan import Node
-from anastyle.tracking import Study
+from anastyle.stages import PLANS
 
-Plans = dict[tuple[str, int], dict[str, Node]]
+Plan = dict[str, Node]
+Plans = dict[tuple[str, int], Plan]  # of the runs that came to their end, by variant and seed
+
+
+def finish_study(experiment: Experiment, plans: Plans, data: PreparedSet) -> list[Path]:
+    """Write table and report of the runs that are finished; return the files."""
+    rows = [Row(variant, seed, values_of(plan["evaluate"].folder)) for (variant, seed), plan in plans.items()]
+    files = write_tables(rows, experiment.folder)
+    first = experiment.seeds[0]
+    shown = {variant: plan for (variant, seed), plan in plans.items() if seed == first}
+    report = StudyReport(
+        name=experiment.name,
+        description=experiment.description,
+        rows=rows,
+        curves=curves(shown),
+        grids=[samples(shown, data, experiment), *maps(shown)],
+        tsne=scatters(shown, data.classes),
+        notes=notes(data, first),
+        config_yaml=yaml.safe_dump(experiment.document(), sort_keys=False),
+    )
+    files.append(write_report(report, experiment.folder))
+    record = {f"{variant}/seed-{seed}": plan["evaluate"].fingerprint for (variant, seed), plan in plans.items()}
+    write_json(experiment.folder / "finished.json", record)
+    return files
+
+
+def finished(experiment: Experiment, plans: Plans) -> bool:
+    """Say whether table and report stand for just these runs."""
+    record = read_json(experiment.folder / "finished.json")
+    wanted = {f"{variant}/seed-{seed}": plan["evaluate"].fingerprint for (variant, seed), plan in plans.items()}
+    return record == wanted and (experiment.folder / "report.html").is_file()
+
+
+def summary(experiment: Experiment) -> str:
+    """Return what a finished study prints: its tables, without their protocols, and where everything lies."""
+    tables = (experiment.folder / "table.md").read_text(encoding="utf-8")
+    lines = [line for line in tables.splitlines() if line.startswith("|") or not line]
+    return "\n".join(lines).strip() + f"\n\nReport: {experiment.folder / 'report.html'}"
+
+
+def curves(shown: dict[str, Plan]) -> list[Curve]:
+    """Return every training stage's loss, by variant."""
+    found = []
+    for variant, plan in shown.items():
+        for stage, node in plan.items():
+            if not PLANS[stage].trained:
+                continue
+            key = f"train/{stage}/loss"
+            points = [(line["step"], line[key]) for line, _ in JsonLines(node.folder / "metrics.jsonl").read() if key in line]
+            if points:
+                steps, values = zip(*points, strict=True)
+                found.append(Curve(stage, variant, steps, values))
+    return found
+
+
+def samples(shown: dict[str, Plan], data: PreparedSet, experiment: Experiment) -> Grid:
+    """Return the same held-out captions in every variant, the real images first."""
+    run = next(iter(experiment.variants.values()))
+    count = run["stages"]["generate"]["grid"]
+    split: Split = data.split("test", image_size=run["data"]["image_size"])
+    count = min(count, len(split))
+    captions = [split.captions[i].text for i in range(count)]
+    real = [Picture(to_bytes(split.image(i)), captions[i]) for i in range(count)]
+    strips = [Strip("real", real, "held-out images that the captions describe")]
+    for variant, plan in shown.items():
+        images = load_tensors(plan["generate"].folder / "images.safetensors")["images"]
+        strips.append(Strip(variant, [Picture(image, text) for image, text in zip(images[:count], captions, strict=False)]))
+    return Grid("Samples", strips, "One caption and one noise per column. Hover over an image to read its caption.")
+
+
+def maps(shown: dict[str, Plan]) -> list[Grid]:
+    """Return what the visual encoder makes of held-out images, where there is one."""
+    for plan in shown.values():
+        file = plan["disentangle"].folder / "maps.png" if "disentangle" in plan else None
+        if file is not None and file.is_file():
+            sheet = Picture(Image.open(file).convert("RGB"), "image, anatomy maps, reconstruction")
+            note = "Held-out images, their one-hot anatomy maps, and the image rebuilt from maps and style code."
+            return [Grid("What the visual encoder sees", [Strip("encoder", [sheet])], note)]
+    return []
+
+
+def scatters(shown: dict[str, Plan], classes: list[str]) -> list[Scatter]:
+    """Return t-SNE maps of visual and textual codes before and after alignment (after the paper's Fig. 3)."""
+    plan = next((plan for plan in shown.values() if "align" in plan), None)
+    if plan is None:
+        return []
+    codes = load_tensors(plan["align"].folder / "codes.safetensors")
+    found = []
+    for factor in ("anatomy", "style"):
+        for when in ("before", "after"):
+            pair = {kind: codes[f"{when}/{kind}_{factor}"].numpy() for kind in ("visual", "text")}
+            names = [classes[label] for label in codes[f"{when}/label"].tolist()]
+            clouds = [Cloud(kind, points, names) for kind, points in tsne(pair).items()]
+            found.append(Scatter(f"{factor}, {when} alignment", clouds))
+    return found
+
+
+def notes(data: PreparedSet, seed: int) -> list[str]:
+    """Return what a reader must know about the data and the pictures."""
+    about = f"Data {data.fingerprint[:12]}: {data.manifest.count('train')} training and {data.manifest.count('test')} test images"
+    split = {
+        "leaky": "; random split, stamped leaky: near-identical images may lie on both sides",
+        "group": "; split by group, none on both sides",
+        "given": "; split as its publisher gave it",
+    }.get(data.manifest.split_kind, "")
+    return [about + split + ".", f"Curves, pictures and t-SNE maps are of seed {seed}; the numbers are over all seeds."]
+

@@ -17,7 +17,8 @@ import numpy as np
 from anastyle.evaluation.evaluate import FACTOR, MEAN, Value
 
 DASH = "—"
-FLOOR, DECODED, CEILING = "floor: real vs real, or chance", "ceiling: real, after the autoencoder", "ceiling: real"
+FLOOR, CHANCE = "floor: real vs real, or chance", "floor: chance"
+DECODED, CEILING = "ceiling: real, after the autoencoder", "ceiling: real"
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ def main_table(rows: list[Row]) -> Table:
 
 def factor_table(rows: list[Row]) -> Table:
     """Return the table of the single factors' accuracies; without columns where factors are not known."""
-    return build(rows, [key for key in metrics(rows) if key.startswith(FACTOR)])
+    return build(rows, [key for key in metrics(rows) if key.startswith(FACTOR)], floor=CHANCE)
 
 
 def metrics(rows: list[Row]) -> list[str]:
@@ -122,7 +123,7 @@ def metrics(rows: list[Row]) -> list[str]:
     return list(dict.fromkeys(key for row in rows for key in row.values))
 
 
-def build(rows: list[Row], keys: list[str]) -> Table:
+def build(rows: list[Row], keys: list[str], *, floor: str = FLOOR) -> Table:
     """Return the table of these metrics, variants in order of appearance."""
     table = Table([column(key) for key in keys])
     variants = list(dict.fromkeys(row.variant for row in rows))
@@ -134,7 +135,7 @@ def build(rows: list[Row], keys: list[str]) -> Table:
     for shown in table.columns:
         rank(cells, variants, shown)
     table.lines = [Line(variant, [cells[variant, key] for key in keys]) for variant in variants]
-    table.bounds = bounds(rows, keys)
+    table.bounds = bounds(rows, keys, floor)
     return table
 
 
@@ -164,7 +165,8 @@ def cell_of(values: list[Value], protocol: str) -> Cell:
 def rank(cells: dict[tuple[str, str], Cell], variants: list[str], shown: Column) -> None:
     """Mark the best of a column and, among three or more, the second; equal numbers share their mark."""
     numbers = {name: cells[name, shown.key].mean for name in variants}
-    measured = {name: round(number * shown.scale, shown.digits) for name, number in numbers.items() if number is not None}
+    known = {name: number for name, number in numbers.items() if number is not None}
+    measured = {name: round(number * shown.scale, shown.digits) for name, number in known.items()}
     if len(measured) < 2:
         return
     order = sorted(set(measured.values()), reverse=not shown.lower_is_better)
@@ -175,10 +177,10 @@ def rank(cells: dict[tuple[str, str], Cell], variants: list[str], shown: Column)
             cells[name, shown.key] = Cell(**{**vars(cell), "rank": place})
 
 
-def bounds(rows: list[Row], keys: list[str]) -> list[Line]:
+def bounds(rows: list[Row], keys: list[str], floor: str) -> list[Line]:
     """Return the lines under the variants: floor, and the ceilings where any metric has one."""
     readers: dict[str, Callable[[Value], float | None]] = {
-        FLOOR: lambda value: value.floor,
+        floor: lambda value: value.floor,
         DECODED: lambda value: value.decoded,
         CEILING: lambda value: value.ceiling,
     }
@@ -194,7 +196,7 @@ def bounds(rows: list[Row], keys: list[str]) -> list[Line]:
 def write_tables(rows: list[Row], folder: Path) -> list[Path]:
     """Write table.md, table.csv and table.tex, and return where they are."""
     folder.mkdir(parents=True, exist_ok=True)
-    tables = [table for table in (main_table(rows), factor_table(rows)) if table.columns]
+    tables = [main_table(rows), *(table for table in [factor_table(rows)] if table.columns)]
     files = [folder / f"table.{suffix}" for suffix in ("md", "csv", "tex")]
     files[0].write_text("\n".join(markdown(table) for table in tables), encoding="utf-8")
     files[1].write_text(comma_separated(tables), encoding="utf-8")
@@ -205,28 +207,32 @@ def write_tables(rows: list[Row], folder: Path) -> list[Path]:
 def markdown(table: Table) -> str:
     """Return a table for a README, with its protocols under it."""
     marks = {0: "{}", 1: "**{}**", 2: "<u>{}</u>"}
-    lines = ["| variant | seeds | n | " + " | ".join(f"{shown.title} {shown.arrow}" for shown in table.columns) + " |"]
-    lines.append("|---|--:|--:|" + "--:|" * len(table.columns))
+    heads = ["variant", "seeds", "n", *(f"{shown.title} {shown.arrow}" for shown in table.columns)]
+    lines = [piped(heads), "|---|" + "--:|" * (len(heads) - 1)]
     for line in table.lines:
         cells = [marks[cell.rank].format(table.text(at, cell)) for at, cell in enumerate(line.cells)]
-        lines.append(f"| {line.name} | {counts(line)} | " + " | ".join(cells) + " |")
+        lines.append(piped([line.name, count(line, "seeds"), count(line, "n"), *cells]))
     for line in table.bounds:
         cells = [f"*{table.text(at, cell)}*" if cell.mean is not None else DASH for at, cell in enumerate(line.cells)]
-        lines.append(f"| *{line.name}* | | | " + " | ".join(cells) + " |")
+        lines.append(piped([f"*{line.name}*", "", "", *cells]))
     return "\n".join([*lines, "", *(f"- {note}" for note in notes(table)), ""])
 
 
-def counts(line: Line) -> str:
-    """Return a line's seeds and images, as two Markdown or LaTeX cells' worth of text."""
-    seeds, n = max((cell.seeds for cell in line.cells), default=0), max((cell.n for cell in line.cells), default=0)
-    return f"{seeds or DASH} | {n or DASH}"
+def piped(cells: list[str]) -> str:
+    """Return one line of a Markdown table."""
+    return "| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |"
+
+
+def count(line: Line, what: str) -> str:
+    """Return how many seeds, or images a seed, stand behind a line."""
+    return str(max((getattr(cell, what) for cell in line.cells), default=0) or DASH)
 
 
 def notes(table: Table) -> list[str]:
     """Return how each column was measured; columns measured alike share a note."""
     pairs = [(protocol, table.columns[at].title) for at, protocol in enumerate(table.protocols.values())]
-    shared = [(", ".join(title for _, title in group), protocol) for protocol, group in groupby(pairs, lambda pair: pair[0])]
-    found = [f"{titles}: {protocol}." for titles, protocol in shared if protocol]
+    alike = groupby(pairs, lambda pair: pair[0])
+    found = [f"{', '.join(title for _, title in group)}: {protocol}." for protocol, group in alike if protocol]
     if any(cell.differs for line in table.lines for cell in line.cells):
         found.append("† measured by another protocol than the first of its column: these numbers do not compare.")
     return found
@@ -240,7 +246,7 @@ def comma_separated(tables: list[Table]) -> str:
     for table in tables:
         for line in [*table.lines, *table.bounds]:
             for shown, cell in zip(table.columns, line.cells, strict=True):
-                numbers = ["" if number is None else repr(number) for number in (cell.mean, cell.std, cell.low, cell.high)]
+                numbers = ["" if x is None else repr(x) for x in (cell.mean, cell.std, cell.low, cell.high)]
                 writer.writerow([line.name, shown.key, *numbers, cell.seeds, cell.n, table.protocols[shown.key]])
     return out.getvalue()
 

@@ -24,7 +24,8 @@ def align_codes(parts: Parts, plan: dict[str, Any], count: int, device: torch.de
     aligner = parts.aligner.to(device).eval()
     read = aligner(type(batch.embedded)(*(part.to(device) for part in batch.embedded))).factors
     assert read is not None
-    visual = {f"visual_{name}": getattr(batch.target, name).flatten(1) for name in ("anatomy", "style")}
+    goal = aligner.standardised(type(batch.target)(*(part.to(device) for part in batch.target)))
+    visual = {f"visual_{name}": getattr(goal, name).flatten(1).cpu() for name in ("anatomy", "style")}
     textual = {f"text_{name}": getattr(read, name).flatten(1).cpu() for name in ("anatomy", "style")}
     return {**visual, **textual, "label": batch.label}
 

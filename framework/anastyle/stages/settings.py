@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from anastyle.settings import EvaluateSettings, GenerateSettings
-from anastyle.trainer import Settings
+from anastyle.training_settings import Settings
 
 
 @dataclass

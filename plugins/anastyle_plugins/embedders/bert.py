@@ -5,6 +5,7 @@ The paper cites Bio_ClinicalBERT (``emilyalsentzer/Bio_ClinicalBERT``), but its 
 """
 
 import hashlib
+import json
 import os
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,11 +15,18 @@ from typing import Any
 import torch
 from huggingface_hub import snapshot_download
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from anastyle import EMBEDDERS, DataError, Embedded, Embedder, MissingError, TextDims
+from anastyle_plugins.pretrained import contents
 
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")  # the first that is there
 VOCABULARY = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model")
+# what is built where no weights are wanted, on the meta device
+ARCHITECTURES: dict[str, tuple[str, dict[str, int]]] = {
+    "medicalai/ClinicalBERT": ("distilbert", {"vocab_size": 119547}),
+    "emilyalsentzer/Bio_ClinicalBERT": ("bert", {"vocab_size": 28996}),
+}
 SMALL_FILES = ["config.json", "tokenizer_config.json", "special_tokens_map.json", "merges.txt", *VOCABULARY]
 
 
@@ -37,8 +45,12 @@ class Bert(Embedder):
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
-        self.folder = find(config.model, config.revision)
-        self.model, self.tokenizer = load(self.folder)
+        self.tokenizer: Any = None
+        if torch.get_default_device().type == "meta" and config.model in ARCHITECTURES:
+            self.model = architecture(config.model)
+        else:
+            self.folder = find(config.model, config.revision)
+            self.model, self.tokenizer = load(self.folder)
         self.requires_grad_(False).eval()
         hidden = self.model.config.hidden_size
         self.dims = TextDims(token=hidden, pooled=hidden)
@@ -64,6 +76,11 @@ class Bert(Embedder):
             BertModel(config).save_pretrained(folder)
         return {"model": str(folder), "batch_size": 2}
 
+    @classmethod
+    def files(cls, config: Any) -> str:
+        """Name the weights, where they are a folder; a hub id is named by its revision."""
+        return contents(Path(config.model)) if Path(config.model).is_dir() else ""
+
     @torch.no_grad()
     def embed(self, captions: list[str]) -> Embedded:
         """Return tokens (B, T, E), zero beyond a caption's end, their mask, and their mean (B, E).
@@ -71,16 +88,17 @@ class Bert(Embedder):
         T is the longest of these captions. They are read in groups of like length, so that little is padded.
         """
         device = next(self.model.parameters()).device
-        words = [self.tokenizer(text, truncation=True, max_length=self.limit)["input_ids"] for text in captions]
+        ids = self.tokenizer(captions, truncation=True, max_length=self.limit)["input_ids"] if captions else []
+        words = [torch.tensor(row, device=device) for row in ids]
         longest = max(map(len, words), default=0)
         tokens = torch.zeros(len(captions), longest, self.dims.token, device=device)
         mask = torch.zeros(len(captions), longest, dtype=torch.bool, device=device)
         order = sorted(range(len(captions)), key=lambda i: len(words[i]))
         for start in range(0, len(order), self.config.batch_size):
             rows = order[start : start + self.config.batch_size]
-            padded = self.tokenizer.pad({"input_ids": [words[i] for i in rows]}, return_tensors="pt").to(device)
-            shown = padded["attention_mask"]
-            hidden = self.model(input_ids=padded["input_ids"], attention_mask=shown).last_hidden_state
+            padded = pad_sequence([words[i] for i in rows], batch_first=True, padding_value=self.tokenizer.pad_token_id)
+            shown = pad_sequence([torch.ones_like(words[i]) for i in rows], batch_first=True)
+            hidden = self.model(input_ids=padded, attention_mask=shown).last_hidden_state
             index = torch.tensor(rows, device=device)
             tokens[index, : hidden.shape[1]] = hidden.float() * shown[..., None]
             mask[index, : hidden.shape[1]] = shown.bool()
@@ -173,13 +191,19 @@ def lacking(folder: Path | None) -> list[str]:
 
 def weight_files(folder: Path) -> list[Path]:
     """Return the files that hold a model's weights, whether they are there or not."""
-    import json
-
     first = present(folder, WEIGHTS)[0]
     if first.name != WEIGHTS[1]:
         return [first]
     shards = json.loads(first.read_text(encoding="utf-8"))["weight_map"].values()
     return [folder / name for name in sorted(set(shards))]
+
+
+def architecture(model: str) -> Any:
+    """Return a known model without its weights."""
+    from transformers import AutoConfig, AutoModel
+
+    kind, sizes = ARCHITECTURES[model]
+    return AutoModel.from_config(AutoConfig.for_model(kind, **sizes))
 
 
 def load(folder: Path) -> tuple[Any, Any]:

@@ -35,7 +35,7 @@ class SDNet(Encoder):
         width: int = 64
         """Channels of the U-Net's first level, doubled at each deeper one; also of the segmentation head."""
         depth: int = 4
-        """Levels of the U-Net: the image's side must be divisible by 2 ** depth."""
+        """Levels of the U-Net: the image's side must be divisible by scale * 2 ** depth."""
         style_widths: list[int] = field(default_factory=lambda: [16, 32, 64, 128])
         style_hidden: int = 32
         decoder_widths: list[int] = field(default_factory=lambda: [128, 64, 32])
@@ -46,6 +46,8 @@ class SDNet(Encoder):
         adain: Literal["shared", "learned"] = "shared"
         """``shared`` (the paper): only mean and std of the style code reach the decoder, the same in every channel.
         ``learned``: a scale and a shift per channel, so that all numbers of the code can act."""
+        scale: int = 1
+        """Work at 1 / scale of the image's side; 2 computes a quarter and loses the finest texture. The paper: 1."""
         faithful: bool = False
         """Draw Gumbel noise in eval mode too, as the released code does: factors then differ from call to call."""
 
@@ -57,7 +59,7 @@ class SDNet(Encoder):
         maps = config.anatomy_maps
         self.anatomy = UNet(maps, config.width, config.depth)
         self.segmentor = nn.Sequential(double(maps, config.width), nn.Conv2d(config.width, 2, 1))
-        self.style = StyleEncoder(maps + 3, config, image_size)
+        self.style = StyleEncoder(maps + 3, config, image_size // config.scale)
         self.decoder = Decoder(maps, config)
         self.apply(xavier)
         width = {"occupancy": maps, "grid": maps * config.grid**2, "moments": maps * MOMENTS}[config.pool]
@@ -69,7 +71,7 @@ class SDNet(Encoder):
         return {"width": 4, "depth": 2, "style_widths": [4, 8], "style_hidden": 8, "decoder_widths": [8, 4]}
 
     def maps(self, image: Tensor) -> Tensor:
-        """Return one-hot maps (B, K, H, W): drawn, with straight-through gradients, in training; the likeliest in eval.
+        """Return one-hot maps (B, K, h, w): drawn, with straight-through gradients, in training; the likeliest in eval.
 
         The released code draws in eval too (``faithful``); here a reading of an image is the same every time.
         """
@@ -89,14 +91,15 @@ class SDNet(Encoder):
 
     def forward(self, image: Tensor) -> Factors:
         """Return anatomy (B, 1, D) and style (B, 1, S), the mean of the code, of images (B, 3, H, W)."""
+        image = shrunk(image, self.config.scale)
         maps = self.maps(image)
         return Factors(self.pooled(maps), self.style(maps, image).mean.unsqueeze(1))
 
     def losses(self, batch: Batch) -> Losses:
         """Reconstruction (L1), KL, Dice of the lesion over the whole batch, and the code's regression (L1).
 
-        A batch without masks has a Dice term of zero, still tied to the segmentation head. A record whose mask is
-        NaN counts as one without. The paper's weights are 1, 0.01, 10 and 1.
+        A batch without masks has a Dice term of zero, still tied to the segmentation head. The paper's weights are 1,
+        0.01, 10 and 1.
 
         Raises:
             ConfigError: the batch is one image in training, too few for batch normalisation.
@@ -105,6 +108,8 @@ class SDNet(Encoder):
         assert image is not None
         if self.training and len(image) == 1:
             raise ConfigError("stages.disentangle.batch_size: sdnet normalises over the batch. Set it to 2 or more.")
+        image = shrunk(image, self.config.scale)
+        mask = None if batch.mask is None else shrunk(batch.mask, self.config.scale)
         maps = self.maps(image)
         code = self.style(maps, image)
         drawn = code.sample() if self.training else code.mean
@@ -113,15 +118,18 @@ class SDNet(Encoder):
         return {
             "reconstruction": F.l1_loss(rebuilt, image),
             "kl": code.divergence().mean(),
-            "dice": dice(self.segmentor(maps).softmax(dim=1)[:, 1:], batch.mask),
+            "dice": dice(self.segmentor(maps).softmax(dim=1)[:, 1:], mask),
             "z_regression": F.l1_loss(again, drawn.detach()),
         }
 
     def describe(self, image: Tensor) -> Encoding:
         """Return factors, maps (B, K, H, W) and the image rebuilt from the maps and the mean code."""
+        size = image.shape[-2:]
+        image = shrunk(image, self.config.scale)
         maps = self.maps(image)
         mean = self.style(maps, image).mean
-        return Encoding(Factors(self.pooled(maps), mean.unsqueeze(1)), maps, self.decoder(maps, mean))
+        rebuilt = F.interpolate(self.decoder(maps, mean), size, mode="bilinear")
+        return Encoding(Factors(self.pooled(maps), mean.unsqueeze(1)), F.interpolate(maps, size), rebuilt)
 
 
 class Code(NamedTuple):
@@ -147,9 +155,7 @@ class UNet(nn.Module):
         widths = [width * 2**level for level in range(depth)]
         deepest = 2 * widths[-1]
         self.down = nn.ModuleList(double(a, b) for a, b in zip([3, *widths], widths, strict=False))
-        self.residual = nn.Sequential(
-            nn.ReLU(), *normed(widths[-1], deepest), nn.ReLU(), *normed(deepest, deepest)
-        )
+        self.residual = nn.Sequential(nn.ReLU(), *normed(widths[-1], deepest), nn.ReLU(), *normed(deepest, deepest))
         self.shortcut = nn.Sequential(nn.ReLU(), *normed(widths[-1], deepest, size=1))
         self.up = nn.ModuleList(nn.Sequential(*normed(2 * w, w)) for w in reversed(widths))
         self.merge = nn.ModuleList(double(2 * w, w) for w in reversed(widths))
@@ -232,13 +238,9 @@ class AdaIN(nn.Module):
 
 
 def dice(probability: Tensor, mask: Tensor | None) -> Tensor:
-    """Return 1 - Dice of the foreground (B, 1, H, W), summed over all images that have a mask; smoothing 0.1."""
+    """Return 1 - Dice of the foreground (B, 1, H, W), summed over all images of the batch; smoothing 0.1."""
     if mask is None:
-        return 0.0 * probability.sum()
-    known = mask.isfinite()
-    probability, mask = probability * known, mask.nan_to_num() * known
-    if not known.any():
-        return probability.sum()
+        return 0 * probability.sum()
     return 1 - (2 * (probability * mask).sum() + 0.1) / (probability.sum() + mask.sum() + 0.1)
 
 
@@ -277,9 +279,7 @@ def moments(maps: Tensor) -> Tensor:
     compactness = 4 * torch.pi * area * height * width / (perimeter(maps) ** 2 + 1e-6)
     covariance = (maps * right * down).sum(dim=(2, 3)) / total
     variance_x, variance_y = (columns * dx**2).sum(-1) / total, (rows * dy**2).sum(-1) / total
-    return torch.stack(
-        [area, centre_x, centre_y, variance_x, variance_y, covariance, *harmonics, compactness], dim=-1
-    )
+    return torch.stack([area, centre_x, centre_y, variance_x, variance_y, covariance, *harmonics, compactness], dim=-1)
 
 
 def perimeter(maps: Tensor) -> Tensor:
@@ -293,6 +293,11 @@ def perimeter(maps: Tensor) -> Tensor:
 def axis(size: int, like: Tensor) -> Tensor:
     """Return the centres of ``size`` pixels between -1 and 1."""
     return (torch.arange(size, dtype=like.dtype, device=like.device) + 0.5) / size * 2 - 1
+
+
+def shrunk(image: Tensor, scale: int) -> Tensor:
+    """Return images (B, C, H, W) averaged over squares of ``scale`` pixels."""
+    return F.avg_pool2d(image, scale) if scale > 1 else image
 
 
 def normed(inputs: int, outputs: int, *, size: int = 3, stride: int = 1) -> list[nn.Module]:
@@ -313,14 +318,14 @@ def xavier(module: nn.Module) -> None:
 
 def check(config: SDNet.Config, image_size: int) -> None:
     """Refuse sizes that cannot be built, all at once."""
-    problems, unit = [], 2**config.depth
+    problems, unit = [], config.scale * 2**config.depth
     if image_size % unit:
         near = max(unit, round(image_size / unit) * unit)
-        problems.append(f"encoder.depth: {image_size} pixels are not divisible by 2**{config.depth} = {unit}. "
+        problems.append(f"encoder.depth: {image_size} pixels are not divisible by scale * 2**depth = {unit}. "
                         f"Set data.image_size to {near}, or a smaller depth.")  # fmt: skip
     if config.adain == "shared" and config.style_dim < 2:
         problems.append("encoder.style_dim: shared AdaIN reads its std, so 2 or more. Or set encoder.adain to learned.")
-    if config.pool == "grid" and not 1 <= config.grid <= image_size:
-        problems.append(f"encoder.grid: {config.grid} cells a side, must be from 1 to {image_size} pixels.")
+    if config.pool == "grid" and not 1 <= config.grid <= image_size // config.scale:
+        problems.append(f"encoder.grid: {config.grid} cells a side, must be from 1 to {image_size // config.scale}.")
     if problems:
         raise ConfigError("\n".join(problems))

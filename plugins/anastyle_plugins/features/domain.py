@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from anastyle import FEATURES, Feature
-from anastyle.evaluation.judge import Classifier, Examples, answers_of, pixels, questions
+from anastyle.evaluation.classifier import Classifier
+from anastyle.evaluation.judge import Examples, answers_of, pixels, questions
 
 AREA, PLACE, BRIGHTNESS = "mask_area", "mask_place", "brightness"
 OFFSET = 7_919  # from the seed of a study to the seed of this network, so that it is not the judge's
@@ -23,6 +24,8 @@ class Domain(Feature):
 
     @dataclass
     class Config(Feature.Config):
+        """The network and its short training."""
+
         width: int = 64
         """F. Keep it well below the number of images: a covariance has F (F + 1) / 2 entries."""
         steps: int = 900
@@ -37,7 +40,7 @@ class Domain(Feature):
         self.model: Classifier | None = None
 
     def fit(self, split: Examples, *, seed: int = 0, device: str | torch.device = "cpu") -> None:
-        """Train on the training split: its label, its factors, and coarse facts of its masks when that is too little."""
+        """Train on the training split: its label, its factors, or coarse facts of its masks where there are neither."""
         config = self.config
         side = min(config.max_side, split.image(0).shape[-1])
         images, masks = pixels(split, side)

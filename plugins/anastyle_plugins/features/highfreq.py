@@ -25,6 +25,8 @@ class HighFreq(Feature):
 
     @dataclass
     class Config(Feature.Config):
+        """How finely the spectrum is cut."""
+
         rings: int = 12
         directions: int = 4
         cutoff: float = 0.25
@@ -39,7 +41,7 @@ class HighFreq(Feature):
 
     @torch.no_grad()
     def forward(self, image: Tensor) -> Tensor:
-        """Return features (B, 3 * rings + directions + 4) of images (B, 3, H, W) in [-1, 1], 16 pixels or more a side."""
+        """Return features (B, 3 * rings + directions + 4) of images (B, 3, H, W) in [-1, 1], H and W 16 or more."""
         if min(image.shape[-2:]) < 16:
             raise ValueError(f"highfreq: images are {tuple(image.shape[-2:])}; a spectrum needs 16 pixels a side")
         colour = torch.einsum("oc,bchw->bohw", self.opponent, image.float())  # (B, 3, H, W)

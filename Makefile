@@ -1,0 +1,37 @@
+# Two commands: `make ablation` runs the paper's four rows to a table, `make test` runs the tests.
+# Each makes what it needs: a virtual environment in .venv with the tested versions.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: install ablation smoke test slow lint clean
+
+install: $(VENV)/installed
+
+$(VENV)/installed: pyproject.toml setup.cfg constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch setuptools wheel
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation --editable ".[deepspeed,dev]"
+	touch $@
+
+ablation: install
+	$(BIN)/accelerate launch --quiet --cpu launch/run.py experiments/ablation.yaml
+
+smoke: install
+	$(BIN)/accelerate launch --quiet --cpu launch/run.py experiments/smoke.yaml
+
+test: install
+	$(BIN)/python -m pytest --quiet -m "not slow and not gpu"
+
+slow: install
+	$(BIN)/python -m pytest --quiet -m "slow"
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info

@@ -1,0 +1,1 @@
+"""Measuring: distances, the judge, tables, and the report of a study."""

@@ -1,0 +1,268 @@
+"""The report of a study: one page of HTML that holds everything and asks the network for nothing.
+
+What goes in is plain records, so that a page can be made, and tested, without training anything.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from html import escape
+from importlib import resources
+from pathlib import Path
+
+from anastyle.evaluation.charts import COLOURS, Cloud, Curve, Scatter, curve_plot, mark, merged, scatter_plot, tsne
+from anastyle.evaluation.pictures import Grid, Picture, Strip, grid_html
+from anastyle.evaluation.tables import DASH, Cell, Row, Table, factor_table, main_table, notes
+
+__all__ = ["Cloud", "Curve", "Grid", "Picture", "Row", "Scatter", "Strip", "StudyReport", "tsne", "write_report"]
+
+
+@dataclass
+class StudyReport:
+    """Everything a study has to show."""
+
+    name: str
+    description: str
+    rows: list[Row]
+    curves: list[Curve] = field(default_factory=list)
+    grids: list[Grid] = field(default_factory=list)
+    tsne: list[Scatter] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    config_yaml: str = ""
+
+
+def write_report(report: StudyReport, folder: Path) -> Path:
+    """Write report.html and return where it is."""
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / "report.html"
+    file.write_text(page(report), encoding="utf-8")
+    return file
+
+
+def page(report: StudyReport) -> str:
+    """Return the page."""
+    style = resources.files("anastyle.evaluation").joinpath("templates/report.css").read_text(encoding="utf-8")
+    sections = [
+        results(report),
+        factors(report),
+        *(pictures(report.grids)),
+        curves(report),
+        scatters(report),
+        fine_print(report),
+    ]
+    return (
+        f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{escape(report.name)} · Anastyle</title>\n<style>\n{style}</style>\n</head>\n<body>\n"
+        f'<header><p class="kicker">Anastyle study</p><h1>{escape(report.name)}</h1>'
+        f"<p>{escape(report.description)}</p></header>\n"
+        f"<main>\n{''.join(sections)}</main>\n"
+        "<footer><strong>Not for clinical use.</strong> Images on this page are synthetic unless they are called real; "
+        "none of them may inform a diagnosis.</footer>\n</body>\n</html>\n"
+    )
+
+
+def section(title: str, body: str, lead: str = "") -> str:
+    """Return a section of the page, or nothing where it has no body."""
+    if not body:
+        return ""
+    intro = f"<p>{escape(lead)}</p>" if lead else ""
+    return f"<section><h2>{escape(title)}</h2>{intro}{body}</section>\n"
+
+
+def results(report: StudyReport) -> str:
+    """Return the table of variants by metrics."""
+    table = main_table(report.rows)
+    seeds = {row.seed for row in report.rows}
+    spread = "mean ± standard deviation over seeds" if len(seeds) > 1 else "with its 95 % interval"
+    lead = (
+        f"Each number {spread}. Best in bold, second best underlined; ↓\u00a0lower is better, ↑\u00a0higher is better."
+    )
+    if not table.columns:
+        return section("Results", "<p>No run of this study has reached its evaluation.</p>")
+    return section("Results", as_html(table), lead)
+
+
+def as_html(table: Table) -> str:
+    """Return a table as HTML."""
+    heads = "".join(
+        f'<th scope="col">{escape(shown.title)}<span class="arrow">{shown.arrow}</span></th>' for shown in table.columns
+    )
+    lines = [
+        f'<tr><th scope="row">{escape(line.name)}{images(line.cells)}</th>'
+        + "".join(result(table, at, cell) for at, cell in enumerate(line.cells))
+        + "</tr>"
+        for line in table.lines
+    ]
+    return framed(heads, lines, bound_lines(table))
+
+
+def framed(heads: str, lines: Sequence[str], bounds: Sequence[str], kind: str = "") -> str:
+    """Return a table of finished lines."""
+    under = f'<tbody class="bounds">{"".join(bounds)}</tbody>' if bounds else ""
+    return (
+        f'<div class="scroll"><table class="{kind}"><thead><tr><th scope="col">variant</th>{heads}</tr></thead>'
+        f"<tbody>{''.join(lines)}</tbody>{under}</table></div>"
+    )
+
+
+def images(cells: Sequence[Cell]) -> str:
+    """Return how many images, and seeds, stand behind a line."""
+    n, seeds = max((cell.n for cell in cells), default=0), max((cell.seeds for cell in cells), default=0)
+    if not n:
+        return ""
+    return f'<span class="count">n = {n}' + (f" × {seeds} seeds" if seeds > 1 else "") + "</span>"
+
+
+def result(table: Table, at: int, cell: Cell) -> str:
+    """Return one cell: the number by its rank, and under it the interval."""
+    if cell.mean is None:
+        return f'<td class="missing">{DASH}</td>'
+    shown = table.columns[at]
+    number = {1: "<b>{}</b>", 2: "<u>{}</u>"}.get(cell.rank, "{}").format(shown.show(cell.mean)) + (
+        "†" if cell.differs else ""
+    )
+    spread = ""
+    if cell.std is not None:
+        spread = f"± {shown.show(cell.std)}"
+    elif cell.low is not None and cell.high is not None:
+        spread = f"{shown.show(cell.low)} – {shown.show(cell.high)}"
+    return f'<td>{number}<span class="spread">{spread}</span></td>' if spread else f"<td>{number}</td>"
+
+
+def bound_lines(table: Table) -> list[str]:
+    """Return the lines of what real images get."""
+    return [
+        f'<tr><th scope="row">{escape(line.name)}</th>'
+        + "".join(f"<td>{table.columns[at].show(cell.mean)}</td>" for at, cell in enumerate(line.cells))
+        + "</tr>"
+        for line in table.bounds
+    ]
+
+
+def factors(report: StudyReport) -> str:
+    """Return the table of single factors, each with a bar between chance and ceiling."""
+    table = factor_table(report.rows)
+    if not table.columns:
+        return ""
+    heads = "".join(f'<th scope="col">{escape(shown.title)}</th>' for shown in table.columns)
+    marks = [{line.name: line.cells[at].mean for line in table.bounds} for at in range(len(table.columns))]
+    lines = [
+        f'<tr><th scope="row">{escape(line.name)}</th>'
+        + "".join(barred(table, at, cell, list(marks[at].values())) for at, cell in enumerate(line.cells))
+        + "</tr>"
+        for line in table.lines
+    ]
+    lead = (
+        "Share of images, in percent, in which an independent classifier sees the factor that the caption asked for. "
+        "On each bar, the coloured tick is chance; the dark ticks are real images."
+    )
+    return section("What was asked, and what was painted", framed(heads, lines, bound_lines(table), "factors"), lead)
+
+
+def barred(table: Table, at: int, cell: Cell, marks: Sequence[float | None]) -> str:
+    """Return a factor's cell: the number, and a bar with ticks at chance and at the ceilings."""
+    if cell.mean is None:
+        return f'<td class="missing">{DASH}</td>'
+    number = table.columns[at].show(cell.mean)
+    number = {1: f"<b>{number}</b>", 2: f"<u>{number}</u>"}.get(cell.rank, number) + ("†" if cell.differs else "")
+    spread = f"± {table.columns[at].show(cell.std)}" if cell.std is not None else ""
+    ticks = "".join(
+        f'<em class="{"" if place else "chance"}" style="left:{100 * share:.1f}%"></em>'
+        for place, share in enumerate(marks)
+        if share is not None
+    )
+    bar = f'<span class="bar"><i style="width:{100 * min(max(cell.mean, 0), 1):.1f}%"></i>{ticks}</span>'
+    return f'<td>{number}{bar}<span class="spread">{spread}</span></td>' if spread else f"<td>{number}{bar}</td>"
+
+
+def pictures(grids: Sequence[Grid]) -> list[str]:
+    """Return a section for each grid."""
+    return [
+        section(grid.title, grid_html(grid), grid.note)
+        for grid in grids
+        if any(strip.pictures for strip in grid.strips)
+    ]
+
+
+def curves(report: StudyReport) -> str:
+    """Return one plot for each stage."""
+    variants = list(dict.fromkeys([*(row.variant for row in report.rows), *(curve.variant for curve in report.curves)]))
+    colours = {variant: at for at, variant in enumerate(variants)}
+    shown = {curve.variant for curve in report.curves}
+    figures = []
+    for stage in dict.fromkeys(curve.stage for curve in report.curves):
+        lines = [curve for curve in report.curves if curve.stage == stage]
+        shared = [names for names, _ in merged(lines) if len(names) > 1]
+        note = (
+            f" · one training for {', '.join(shared[0]) if len(shared[0]) < 3 else f'{len(shared[0])} variants'}"
+            if shared
+            else ""
+        )
+        plot = curve_plot(stage, lines, colours)
+        figures.append(
+            f"<figure><h3>{escape(stage)}</h3>{plot}<figcaption>steps{escape(note)}</figcaption></figure>"
+            if plot
+            else ""
+        )
+    if not any(figures):
+        return ""
+    keys = [(variant, f'<line x1="0" x2="20" y1="6" y2="6" stroke="var(--c{at % COLOURS})" stroke-width="2.4"/>', 20)
+            for variant, at in colours.items() if variant in shown]  # fmt: skip
+    return section(
+        "Training",
+        legend(keys) + plots(figures),
+        "Weighted loss over steps; a line in the text's colour is shared by several variants.",
+    )
+
+
+def plots(figures: Sequence[str]) -> str:
+    """Return figures side by side."""
+    return f'<div class="plots{" few" if len(figures) < 3 else ""}">{"".join(figures)}</div>'
+
+
+def legend(keys: Sequence[tuple[str, str, int]]) -> str:
+    """Return a legend of (name, SVG drawing, its width)."""
+    items = [
+        f'<li><svg viewBox="0 0 {width} 12" style="width:{width}px">{drawing}</svg>{escape(name)}</li>'
+        for name, drawing, width in keys
+    ]
+    return f'<ul class="legend">{"".join(items)}</ul>'
+
+
+def scatters(report: StudyReport) -> str:
+    """Return the panels of points, before and after alignment."""
+    if not report.tsne:
+        return ""
+    classes = list(dict.fromkeys(name for panel in report.tsne for cloud in panel.clouds for name in cloud.classes))
+    colours = {name: at for at, name in enumerate(classes)}
+    origins = list(dict.fromkeys(cloud.name for panel in report.tsne for cloud in panel.clouds))
+    keys = [(name, mark(at, 6, 6, "var(--quiet)"), 12) for at, name in enumerate(origins)]
+    keys += [
+        (name, f'<rect x="1" y="1" width="10" height="10" rx="2" fill="var(--c{at % COLOURS})"/>', 12)
+        for name, at in colours.items()
+    ]
+    figures = [
+        f"<figure><h3>{escape(panel.title)}</h3>{scatter_plot(panel, colours)}</figure>" for panel in report.tsne
+    ]
+    lead = (
+        "t-SNE of codes read off images and off their captions. "
+        "Where alignment worked, marks of one colour and both kinds lie together."
+    )
+    return section("Alignment", legend(keys) + plots(figures), lead)
+
+
+def fine_print(report: StudyReport) -> str:
+    """Return how everything was measured, and the configuration."""
+    found = [note for table in (main_table(report.rows), factor_table(report.rows)) for note in notes(table)]
+    items = []
+    for note in found:
+        titles, _, how = note.partition(": ")
+        items.append(f"<li><b>{escape(titles)}</b> {escape(how)}</li>" if how else f"<li>{escape(note)}</li>")
+    items += [f"<li>{escape(note)}</li>" for note in report.notes]
+    config = (
+        f"<details><summary>Configuration</summary><pre>{escape(report.config_yaml)}</pre></details>"
+        if report.config_yaml
+        else ""
+    )
+    body = (f'<ul class="notes">{"".join(items)}</ul>' if items else "") + config
+    return section("How it was measured", body)

@@ -1,0 +1,56 @@
+"""Accounting: what a run's parts count, built on the meta device, so that no weight is loaded or drawn."""
+
+import torch
+from torch import nn
+
+from anastyle.config import section
+from anastyle.experiment import Experiment, Run
+from anastyle.registry import ALIGNERS, AUTOENCODERS, BACKBONES, EMBEDDERS, ENCODERS, FUSERS
+
+
+def report(experiment: Experiment) -> str:
+    """Return a table of parameters, total and trained, for each different run of an experiment."""
+    pages = {variant: table(next(r for r in experiment.runs if r.variant == variant)) for variant in experiment.variants}
+    return "\n\n".join(f"{experiment.name} / {variant}\n{page}" for variant, page in pages.items())
+
+
+def table(run: Run) -> str:
+    """Return one run's parts and their children, a line each."""
+    lines = [f"{'part':<44}{'parameters':>14}{'trained':>14}"]
+    for kind, module in parts(run).items():
+        lines.append(_line(f"{kind}  {run.config[kind]['name']}", module))
+        children = [(name, child) for name, child in module.named_children() if count(child)]
+        lines += [_line(f"  {name}", child) for name, child in children if len(children) > 1]
+    return "\n".join(lines)
+
+
+def parts(run: Run) -> dict[str, nn.Module]:
+    """Build a run's parts on the meta device: shapes without numbers."""
+    built: dict[str, nn.Module] = {}
+
+    def build(registry, **wiring):
+        mapping = run.config.get(registry.kind)
+        if mapping is not None:
+            cls, config = section(registry, mapping, registry.kind)
+            built[registry.kind] = cls(config, **wiring)
+        return built.get(registry.kind)
+
+    size = run.config["data"]["image_size"]
+    with torch.device("meta"):
+        encoder = build(ENCODERS, image_size=size)
+        dims = encoder.dims if encoder else None
+        text = build(EMBEDDERS).dims
+        build(ALIGNERS, text=text, dims=dims)
+        autoencoder = build(AUTOENCODERS)
+        backbone = build(BACKBONES, autoencoder=autoencoder, image_size=size)
+        build(FUSERS, text=text, dims=dims, width=backbone.width)
+    return built
+
+
+def count(module: nn.Module, *, trained: bool = False) -> int:
+    """Return the number of parameters, or of those that are trained."""
+    return sum(p.numel() for p in module.parameters() if p.requires_grad or not trained)
+
+
+def _line(name: str, module: nn.Module) -> str:
+    return f"{name:<44}{count(module):>14,}{count(module, trained=True):>14,}"

@@ -1,0 +1,83 @@
+"""The paper's backbone: a pretrained PixArt transformer, by hub id or folder, tuned by LoRA."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import PixArtTransformer2DModel
+
+from anastyle import BACKBONES, Autoencoder, MissingError
+from anastyle_plugins.backbones._pixart import PixArt
+from anastyle_plugins.pretrained import contents
+
+# what is built where no weights are wanted, on the meta device (facts part E)
+ARCHITECTURES: dict[str, dict[str, Any]] = {
+    "PixArt-alpha/PixArt-XL-2-512x512": {
+        "num_attention_heads": 16,
+        "attention_head_dim": 72,
+        "in_channels": 4,
+        "out_channels": 8,
+        "num_layers": 28,
+        "cross_attention_dim": 1152,
+        "sample_size": 64,
+        "patch_size": 2,
+        "caption_channels": 4096,
+    }
+}
+
+
+@BACKBONES.register
+class PixArtLoRA(PixArt):
+    """Any PixArtTransformer2DModel, frozen but for its adapters."""
+
+    @dataclass
+    class Config(PixArt.Config):
+        path: str = "PixArt-alpha/PixArt-XL-2-512x512"
+        """A hub id, or a folder that holds the model or a pipeline with a ``transformer`` folder."""
+        revision: str | None = None
+
+    def __init__(self, config: Config, *, autoencoder: Autoencoder, image_size: int) -> None:
+        super().__init__(config, autoencoder=autoencoder, image_size=image_size)
+        self.adopt(load(config.path, config.revision), pretrained=True)
+
+    @classmethod
+    def files(cls, config: Any) -> str:
+        """Name the weights, where they are a folder; a hub id is named by its revision."""
+        return contents(Path(config.path)) if Path(config.path).is_dir() else ""
+
+    @classmethod
+    def tiny(cls, folder: Path) -> dict[str, Any]:
+        """Write a tiny checkpoint in the hub's layout and return the options that load it."""
+        model = PixArtTransformer2DModel(
+            num_attention_heads=2, attention_head_dim=8, in_channels=4, out_channels=8, num_layers=1,
+            cross_attention_dim=16, sample_size=8, patch_size=2, caption_channels=12, use_additional_conditions=False,
+        )  # fmt: skip
+        model.save_pretrained(folder / "pixart" / "transformer", safe_serialization=True)
+        return {"path": str(folder / "pixart"), "lora_rank": 2}
+
+
+def load(path: str, revision: str | None) -> PixArtTransformer2DModel:
+    """Return the transformer of a hub id or folder; on the meta device its architecture alone.
+
+    Raises:
+        MissingError: it is not here, and this machine is offline or there is no such repository.
+    """
+    if torch.get_default_device().type == "meta" and path in ARCHITECTURES:
+        return PixArtTransformer2DModel(**ARCHITECTURES[path])
+    local = Path(path).is_dir()
+    whole = Path(path, "config.json").is_file()
+    try:
+        return PixArtTransformer2DModel.from_pretrained(
+            path,
+            subfolder=None if whole else "transformer",
+            revision=revision,
+            use_safetensors=True,
+            local_files_only=local or os.environ.get("HF_HUB_OFFLINE") == "1",
+        )
+    except OSError as error:
+        raise MissingError(
+            f"backbone.path: {path} is not here: {str(error).splitlines()[0]}\n"
+            "  needed: transformer/config.json, transformer/diffusion_pytorch_model.safetensors"
+        ) from None
