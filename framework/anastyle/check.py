@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from anastyle.config import refuse
-from anastyle.errors import MissingError, listing
+from anastyle.errors import MissingError
 from anastyle.experiment import STAGES, Config, Experiment
 from anastyle.merge import PARTS
 from anastyle.registry import REGISTRIES
@@ -31,9 +31,7 @@ def check(experiment: Experiment) -> str:
         MissingError: a path that is not there, or a disk that is full; all of them at once.
     """
     refuse(wiring_problems(experiment), str(experiment.file))
-    missing = [*path_problems(experiment), *disk_problems(experiment.output)]
-    if missing:
-        raise MissingError(f"{experiment.file}: {len(missing)} missing\n{listing(missing)}")
+    refuse([*path_problems(experiment), *disk_problems(experiment.output)], str(experiment.file), MissingError)
     return summary(experiment)
 
 

@@ -201,8 +201,8 @@ def parse_word(word: str) -> tuple[str, Any]:
     return path, value["value"]  # type: ignore[index,call-overload]
 
 
-def refuse(problems: list[str], heading: str = "") -> None:
-    """Raise one ConfigError for all problems, in at most five lines; none, none.
+def refuse(problems: list[str], heading: str = "", error: type[AnastyleError] = ConfigError) -> None:
+    """Raise one error for all problems, in at most five lines; none, none.
 
     A single problem comes whole, behind its heading; of several, each gives its first line.
     """
@@ -210,6 +210,6 @@ def refuse(problems: list[str], heading: str = "") -> None:
         return
     prefix = f"{heading}: " if heading else ""
     if len(problems) == 1:
-        raise ConfigError(prefix + problems[0])
+        raise error(prefix + problems[0])
     first_lines = [problem.splitlines()[0] for problem in problems]
-    raise ConfigError(f"{prefix}{len(problems)} problems\n{listing(first_lines)}")
+    raise error(f"{prefix}{len(problems)} problems\n{listing(first_lines)}")

@@ -22,6 +22,7 @@ T = TypeVar("T")
 log = logging.getLogger("anastyle")
 
 RETRY_AFTER = 60.0  # seconds without MLflow after it failed
+REFUSALS = {"INVALID_PARAMETER_VALUE", "BAD_REQUEST"}  # MLflow is there, and dislikes this one thing
 CHUNK = 1000  # metrics in one request, MLflow's limit
 PARAMS_CHUNK = 100  # likewise
 LONGEST = 250  # characters of a parameter
@@ -36,7 +37,7 @@ QUIET = {
 
 def flatten(config: Any, prefix: str = "") -> dict[str, str]:
     """Return the leaves of nested mappings under dotted names, cut to what MLflow takes."""
-    if isinstance(config, dict) and config:
+    if isinstance(config, dict) and (config or not prefix):
         leaves: dict[str, str] = {}
         for name, value in config.items():
             leaves |= flatten(value, f"{prefix}.{name}" if prefix else str(name))
@@ -68,7 +69,8 @@ class Link:
             return call(*self._ready)
         except Exception as error:
             self.failures += 1
-            self._retry_at = time.monotonic() + RETRY_AFTER
+            if getattr(error, "error_code", None) not in REFUSALS:
+                self._retry_at = time.monotonic() + RETRY_AFTER
             if self.failures == 1:
                 text = f"{type(error).__name__}: {error}".splitlines()[0][:300]
                 log.warning(

@@ -254,7 +254,7 @@ class Work:
             named = {f"before/{key}": value for key, value in before.items()} | {f"after/{k}": v for k, v in after.items()}
             save_tensors(folder / "codes.safetensors", named)
         if isinstance(stage, Disentangle):
-            factor_maps(stage.encoder, self.parts.test, self.device).save(folder / "maps.png")
+            save_tensors(folder / "maps.safetensors", factor_maps(stage.encoder, self.parts.test, self.device))
 
     def generate(self, node: Node) -> None:
         """Paint the held-out captions."""

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from anastyle.data.images import ImageProblem, open_image, open_mask, pixels_of, png, resize, resize_mask, shrink, signed
+from anastyle.data.images import ImageError, open_image, open_mask, pixels_of, png, resize, resize_mask, shrink, signed
 
 GRADIENT = np.arange(48, dtype=np.uint8).reshape(4, 12) * 5
 
@@ -75,7 +75,7 @@ def test_opaque_alpha_is_taken_off() -> None:
     ],
 )
 def test_what_would_lose_something_is_refused_with_the_way_out(content: bytes, words: str) -> None:
-    with pytest.raises(ImageProblem, match=words) as caught:
+    with pytest.raises(ImageError, match=words) as caught:
         open_image(content, "lesion.png")
 
     assert str(caught.value).startswith("lesion.png: ")
@@ -85,7 +85,7 @@ def test_what_would_lose_something_is_refused_with_the_way_out(content: bytes, w
 def test_dicom_and_nifti_are_known_by_name(tmp_path: Path) -> None:
     for name in ("scan.dcm", "brain.nii.gz"):
         (tmp_path / name).write_bytes(b"anything")
-        with pytest.raises(ImageProblem, match="anastyle\\[dicom\\]"):
+        with pytest.raises(ImageError, match="anastyle\\[dicom\\]"):
             open_image(tmp_path / name)
 
 
@@ -93,7 +93,7 @@ def test_an_animation_is_refused() -> None:
     frames = [Image.new("L", (4, 4), shade) for shade in (0, 200)]
     content = encoded(frames[0], "TIFF", save_all=True, append_images=frames[1:])
 
-    with pytest.raises(ImageProblem, match="several frames"):
+    with pytest.raises(ImageError, match="several frames"):
         open_image(content)
 
 
@@ -152,7 +152,7 @@ def test_a_jpeg_mask_is_cleaned() -> None:
 def test_a_mask_that_cannot_be_one_is_refused(mask: Image.Image, words: str) -> None:
     opened = open_image(encoded(Image.fromarray(GRADIENT)))
 
-    with pytest.raises(ImageProblem, match=words):
+    with pytest.raises(ImageError, match=words):
         open_mask(encoded(mask), opened)
 
 

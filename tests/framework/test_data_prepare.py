@@ -95,7 +95,7 @@ def test_what_is_in_the_way_is_never_overwritten(tmp_path: Path) -> None:
         assert len(str(caught.value).splitlines()) <= 5
 
     (tmp_path / "set" / "test-000000.tar").unlink()
-    with pytest.raises(DataError, match="test-000000.tar: missing"):
+    with pytest.raises(DataError, match=r"test-000000\.tar: missing"):
         prepare("phantom", PHANTOM, tmp_path / "set")
 
 

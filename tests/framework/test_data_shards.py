@@ -168,7 +168,7 @@ def test_what_is_not_a_prepared_set_says_what_to_run(tmp_path: Path) -> None:
         PreparedSet.open(tmp_path / "nowhere")
     assert caught.value.exit_code == 3
 
-    with pytest.raises(DataError, match="no manifest.json.*\n.*anastyle prepare folder"):
+    with pytest.raises(DataError, match=r"no manifest\.json.*\n.*anastyle prepare folder"):
         PreparedSet.open(tmp_path)
 
 

@@ -123,7 +123,7 @@ def test_masks_that_are_not_there_are_an_error_only_when_asked_for(prepared: Pre
     assert not test.has_masks
     assert test.mask(0) is None
     assert test.batch([0], ["image"]).mask is None
-    with pytest.raises(DataError, match="2 records have no mask.*\n.*r10"):
+    with pytest.raises(DataError, match=r"2 records have no mask.*\n.*r10"):
         test.batch([0, 1], ["mask"])
 
 

@@ -295,8 +295,15 @@ def test_signals_are_put_back(tmp_path):
 
 
 def test_a_signal_in_the_last_step_still_stops_the_program(tmp_path):
+    class Late(Toy):
+        def forward(self, batch, step):
+            if step == STEPS - 1:
+                signal.raise_signal(signal.SIGTERM)
+            return super().forward(batch, step)
+
+    stage = Late()
     with pytest.raises(SystemExit) as raised:
-        train(tmp_path, batches=lambda *place: endless(*place, event=(11, lambda: signal.raise_signal(signal.SIGTERM))))
+        train(tmp_path, stage)
 
     assert raised.value.code == 143
     assert checkpoints(tmp_path)[0].name == "checkpoint-12"
@@ -328,9 +335,8 @@ def test_tracker_and_progress_hear_of_every_step_once(tmp_path):
         train(tmp_path, batches=lambda *place: endless(*place, event=(7, stop)), tracker=ears[0], progress=ears[0])
     train(tmp_path, tracker=ears[1], progress=ears[1])
 
-    assert [ear.steps for ear in ears] == [[1, 2, 4, 6], [8, 10, 12]] or ears[0].steps == [1, 2, 4, 6, 8]
+    assert [ear.steps for ear in ears] == [[1, 2, 4, 6], [8, 10, 12]]
     assert ears[1].replayed == ears[0].steps
-    assert ears[0].steps + ears[1].steps == [1, 2, 4, 6, 8, 10, 12]
     assert ears[0].images + ears[1].images == STEPS * 4
     assert ears[0].done == [0]
     assert ears[1].done == [7]

@@ -26,7 +26,7 @@ NEARLY = 32  # how far from black or white a compressed mask may stray
 STRAYS = 0.02  # the share of its pixels that may stray further
 
 
-class ImageProblem(DataError):
+class ImageError(DataError):
     """A file that cannot be taken as an image; ``reason`` leaves the file's name out."""
 
     def __init__(self, name: str, reason: str) -> None:
@@ -47,7 +47,7 @@ def open_image(source: Path | bytes, name: str = "") -> Opened:
     """Read an image file, or its bytes, as upright 8-bit RGB.
 
     Raises:
-        ImageProblem: the file is unreadable, over 64 megapixels, or of a kind that 8-bit RGB cannot hold faithfully.
+        ImageError: the file is unreadable, over 64 megapixels, or of a kind that 8-bit RGB cannot hold faithfully.
     """
     name = name or (str(source) if isinstance(source, Path) else "image")
     image = _load(source, name)
@@ -64,7 +64,7 @@ def open_mask(source: Path | bytes, of: Opened, name: str = "") -> Image.Image:
     A mask without an orientation of its own, drawn on the image as stored, is turned as the image was.
 
     Raises:
-        ImageProblem: the file is unreadable, of another size than the image, or not binary.
+        ImageError: the file is unreadable, of another size than the image, or not binary.
     """
     name = name or (str(source) if isinstance(source, Path) else "image")
     mask = _load(source, name)
@@ -73,7 +73,9 @@ def open_mask(source: Path | bytes, of: Opened, name: str = "") -> Image.Image:
     elif mask.size == of.stored:
         mask = _turned(mask, of.orientation)
     if mask.size != of.image.size:
-        raise ImageProblem(name, f"a mask of another size than its image ({_size(mask.size)}, not {_size(of.image.size)})")
+        raise ImageError(
+            name, f"a mask of another size than its image ({_size(mask.size)}, not {_size(of.image.size)})"
+        )
     red, green, blue = _rgb(mask, name).split()
     values = np.asarray(ImageChops.lighter(ImageChops.lighter(red, green), blue))  # (H, W): any colour is foreground
     return Image.fromarray(_binary(values, name).astype(np.uint8) * 255)
@@ -123,27 +125,27 @@ def pixels_of(image: Image.Image) -> Tensor:
 def _load(source: Path | bytes, name: str) -> Image.Image:
     """Open and decode, the checks that cost nothing first."""
     if isinstance(source, Path) and source.name.lower().endswith(VOLUMES):
-        raise ImageProblem(name, _volume(source.name))
+        raise ImageError(name, _volume(source.name))
     try:
         with _stream(source) as file, warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit is lower
             if file.read(132)[128:] == b"DICM":
-                raise ImageProblem(name, _volume("x.dcm"))
+                raise ImageError(name, _volume("x.dcm"))
             file.seek(0)
             image = Image.open(file, formats=FORMATS)
             _check_header(image, name)
             image.load()
             return image
-    except ImageProblem:
+    except ImageError:
         raise
     except FileNotFoundError:
-        raise ImageProblem(name, "no such file") from None
+        raise ImageError(name, "no such file") from None
     except Image.DecompressionBombError:
-        raise ImageProblem(name, "over 64 megapixels; make it smaller first") from None
+        raise ImageError(name, "over 64 megapixels; make it smaller first") from None
     except Image.UnidentifiedImageError:
-        raise ImageProblem(name, "not a PNG, JPEG, TIFF, BMP or WebP image") from None
+        raise ImageError(name, "not a PNG, JPEG, TIFF, BMP or WebP image") from None
     except Exception as error:  # a decoder may raise anything on broken bytes
-        raise ImageProblem(name, f"unreadable, the file is damaged ({_first_words(error)})") from error
+        raise ImageError(name, f"unreadable, the file is damaged ({_first_words(error)})") from error
 
 
 def _stream(source: Path | bytes) -> IO[bytes]:
@@ -154,13 +156,13 @@ def _check_header(image: Image.Image, name: str) -> None:
     """Refuse by what the header says, before any pixel is decoded."""
     width, height = image.size
     if width * height > MAX_PIXELS:
-        raise ImageProblem(name, "over 64 megapixels; make it smaller first")
+        raise ImageError(name, "over 64 megapixels; make it smaller first")
     if image.mode.startswith("I") or ";16" in str(image.tile):
-        raise ImageProblem(name, "16-bit pixels; choose a window and scale it to 8 bits first")
+        raise ImageError(name, "16-bit pixels; choose a window and scale it to 8 bits first")
     if image.mode == "F":
-        raise ImageProblem(name, "float pixels; choose a range and scale it to 8 bits first")
+        raise ImageError(name, "float pixels; choose a range and scale it to 8 bits first")
     if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
-        raise ImageProblem(name, "several frames in one file; save each as an image of its own")
+        raise ImageError(name, "several frames in one file; save each as an image of its own")
 
 
 def _rgb(image: Image.Image, name: str) -> Image.Image:
@@ -168,10 +170,10 @@ def _rgb(image: Image.Image, name: str) -> Image.Image:
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         alpha = np.asarray(image.convert("RGBA"))[..., 3]
         if alpha.min() < OPAQUE:
-            raise ImageProblem(name, "transparent pixels; flatten it on the colour that is meant")
+            raise ImageError(name, "transparent pixels; flatten it on the colour that is meant")
         return image.convert("RGBA").convert("RGB")
     if image.mode not in ("1", "L", "P", "RGB", "CMYK", "YCbCr"):
-        raise ImageProblem(name, f"colours in '{image.mode}'; convert it to RGB first")
+        raise ImageError(name, f"colours in '{image.mode}'; convert it to RGB first")
     return image.convert("RGB")
 
 
@@ -189,7 +191,7 @@ def _binary(values: np.ndarray, name: str) -> np.ndarray:
         return values > 0
     between = (values > NEARLY) & (values < OPAQUE - NEARLY)
     if between.mean() > STRAYS:
-        raise ImageProblem(name, "a mask that is not binary; it should hold 0 and one other value")
+        raise ImageError(name, "a mask that is not binary; it should hold 0 and one other value")
     return values > 127
 
 

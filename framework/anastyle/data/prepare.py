@@ -115,7 +115,7 @@ def _existing(out: Path, identity: str) -> Manifest:
     try:
         manifest = PreparedSet.open(out).manifest
     except (DataError, MissingError) as error:
-        raise DataError(f"{out}: is in the way, and not a whole prepared set. Choose another folder.\n  {error}") from error
+        raise DataError(f"{out}: is in the way, and not a whole prepared set. Choose another.\n  {error}") from error
     if manifest.identity != identity:
         raise DataError(
             f"{out}: holds another set ('{manifest.dataset}', other options, inputs or version).\n"

@@ -136,7 +136,9 @@ def scan(path: Path) -> dict[str, dict[str, tuple[int, int]]]:
             for member in tar:
                 key, _, part = member.name.partition(".")
                 if not member.isreg() or not KEY.fullmatch(key) or part not in (IMAGE, MASK, TEXT):
-                    raise DataError(f"{path}: member '{member.name}' does not belong in a shard. Prepare the set again.")
+                    raise DataError(
+                        f"{path}: member '{member.name}' does not belong in a shard. Prepare the set again."
+                    )
                 index.setdefault(key, {})[part] = (member.offset_data, member.size)
     except (tarfile.TarError, OSError) as error:
         raise DataError(f"{path}: damaged ({error}). Prepare the set again.") from error
@@ -152,7 +154,9 @@ def locate(folder: Path, shard: Shard) -> dict[str, dict[str, tuple[int, int]]]:
     try:
         stored = json.loads(_index_of(path).read_text(encoding="utf-8"))
         if stored["sha256"] == shard.sha256:
-            return {key: {part: (at, size) for part, (at, size) in parts.items()} for key, parts in stored["at"].items()}
+            return {
+                key: {part: (at, size) for part, (at, size) in parts.items()} for key, parts in stored["at"].items()
+            }
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         pass  # an index is a convenience: the shard itself says the same
     return scan(path)
@@ -233,6 +237,7 @@ class _Writer:
         if kind is None:
             self._finish()
         elif self.file is not None:
+            self.tar.close()
             self.file.close()
 
     def _finish(self) -> None:

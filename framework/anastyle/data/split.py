@@ -115,7 +115,7 @@ class Split(Dataset[dict[str, Any]]):
     """Records by position. Made by ``PreparedSet.split``; ``subset`` gives views that share its pixels."""
 
     def __init__(
-        self, prepared: PreparedSet, name: str, store: Store, *, captions: str = "attributes", rows: Tensor | None = None
+        self, prepared: PreparedSet, name: str, store: Store, *, captions: str, rows: Tensor | None = None
     ) -> None:
         self.set, self.name = prepared, name
         self._store = store
@@ -145,8 +145,8 @@ class Split(Dataset[dict[str, Any]]):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Return one record for a plain torch DataLoader."""
-        image = self.image(index)
-        return {"key": self.keys[index], "image": image, "label": self.labels[index], "caption": self.captions[index].text}
+        words = {"key": self.keys[index], "caption": self.captions[index].text}
+        return {**words, "image": self.image(index), "label": self.labels[index]}
 
     def image(self, index: int) -> Tensor:
         """Return an image, (3, S, S) in [-1, 1]."""
@@ -170,7 +170,9 @@ class Split(Dataset[dict[str, Any]]):
         rows = self._rows[_positions(indices)].tolist()
         without = [record.key for row in rows if (record := self._store.records[row]).mask is None]
         if without:
-            raise DataError(f"{self.set.root}: {len(without)} records have no mask, but masks are needed:\n{listing(without)}")
+            raise DataError(
+                f"{self.set.root}: {len(without)} records have no mask, which are needed:\n{listing(without)}"
+            )
         return self._store.masks(rows)
 
     def attach(self, name: str, value: Attachable) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from anastyle.data.images import ImageProblem, open_image, pixels_of, resize, resize_mask
+from anastyle.data.images import ImageError, open_image, pixels_of, resize, resize_mask
 from anastyle.data.shards import IMAGE, MASK, TEXT, Shard, locate
 from anastyle.errors import DataError
 from anastyle.records import Caption
@@ -66,7 +66,7 @@ class Store:
         assert at is not None  # masks are asked only of records that have one
         try:
             image = open_image(_read(entry.shard, at), f"{entry.shard}: {what} of record '{entry.key}'").image
-        except ImageProblem as error:
+        except ImageError as error:
             raise DataError(f"{error}. Prepare the set again.") from error
         if what == "image":
             return pixels_of(resize(image, self.size))

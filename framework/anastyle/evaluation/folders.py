@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from anastyle.data.images import SUFFIXES, ImageProblem, open_image, pixels_of, resize
+from anastyle.data.images import SUFFIXES, ImageError, open_image, pixels_of, resize
 from anastyle.errors import DataError, listing
 from anastyle.evaluation.evaluate import FEWEST, Reference, Settings, Value, distance_values
 from anastyle.interfaces import Feature
@@ -117,7 +117,7 @@ def read_folder(path: Path) -> Folder:
     for file in files:
         try:
             sizes[open_image(file).image.size] += 1
-        except ImageProblem as problem:
+        except ImageError as problem:
             problems.append(f"{file.relative_to(path)}: {problem.reason}")
     if problems:
         raise DataError(f"{path}: {len(problems)} files cannot be taken as images. Remove them:\n{listing(problems)}")

@@ -80,10 +80,9 @@ class Judge:
     @torch.no_grad()
     def answers(self, images: Tensor) -> dict[str, Tensor]:
         """Return the judge's answer to every question, (n,), about uint8 images (n, 3, H, W)."""
-        device = self.model.answers[0].weight.device
         found: dict[str, list[Tensor]] = {name: [] for name in self.heads}
         for image in shown(images):
-            for name, logits in self.model(image.to(device)).items():
+            for name, logits in self.model(image.to(self.model.device)).items():
                 found[name].append(logits.argmax(dim=1).cpu())
         return {name: torch.cat(parts) for name, parts in found.items()}
 

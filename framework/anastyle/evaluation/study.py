@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import yaml
-from PIL import Image
 
 from anastyle.checkpoint import load_tensors, write_json
 from anastyle.data.split import PreparedSet, Split
@@ -88,13 +87,14 @@ def samples(shown: dict[str, Plan], data: PreparedSet, experiment: Experiment) -
 
 def maps(shown: dict[str, Plan]) -> list[Grid]:
     """Return what the visual encoder makes of held-out images, where there is one."""
-    for plan in shown.values():
-        file = plan["disentangle"].folder / "maps.png" if "disentangle" in plan else None
-        if file is not None and file.is_file():
-            sheet = Picture(Image.open(file).convert("RGB"), "image, anatomy maps, reconstruction")
-            note = "Held-out images, their one-hot anatomy maps, and the image rebuilt from maps and style code."
-            return [Grid("What the visual encoder sees", [Strip("encoder", [sheet])], note)]
-    return []
+    plan = next((plan for plan in shown.values() if "disentangle" in plan), None)
+    if plan is None:
+        return []
+    sheets = load_tensors(plan["disentangle"].folder / "maps.safetensors")
+    names = [name for name in ("image", "maps", "reconstruction") if name in sheets]
+    strips = [Strip(name, [Picture(image) for image in sheets[name]]) for name in names]
+    note = "Held-out images, their one-hot anatomy maps, and the image rebuilt from maps and style code."
+    return [Grid("What the visual encoder sees", strips, note)]
 
 
 def scatters(shown: dict[str, Plan], classes: list[str]) -> list[Scatter]:

@@ -3,7 +3,6 @@
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from anastyle.data.split import Split
@@ -31,19 +30,18 @@ def align_codes(parts: Parts, plan: dict[str, Any], count: int, device: torch.de
 
 
 @torch.no_grad()
-def factor_maps(encoder: Encoder, split: Split, device: torch.device, count: int = 6) -> Image.Image:
-    """Return a sheet: one row per image with the image, its anatomy maps as colours, and its reconstruction."""
+def factor_maps(encoder: Encoder, split: Split, device: torch.device, count: int = 12) -> dict[str, Tensor]:
+    """Return held-out images, their anatomy maps as colours and what is rebuilt from them, uint8 (n, 3, H, W) each."""
     batch = split.batch(list(range(min(count, len(split)))), ("image",))
     assert batch.image is not None
     encoder.to(device).eval()
     shown = encoder.describe(batch.image.to(device))
-    columns = [batch.image]
+    found = {"image": to_uint8(batch.image)}
     if shown.maps is not None:
-        columns.append(colour_maps(shown.maps.cpu()))
+        found["maps"] = to_uint8(colour_maps(shown.maps.cpu()))
     if shown.reconstruction is not None:
-        columns.append(shown.reconstruction.cpu())
-    rows = torch.cat(columns, dim=3)  # (n, 3, H, columns * W)
-    return Image.fromarray(to_uint8(torch.cat(list(rows), dim=1)[None])[0].permute(1, 2, 0).numpy())
+        found["reconstruction"] = to_uint8(shown.reconstruction)
+    return found
 
 
 def colour_maps(maps: Tensor) -> Tensor:

@@ -29,6 +29,8 @@ class ClinicalBertMLP(Aligner):
 
     @dataclass
     class Config(Aligner.Config):
+        """Sizes and choices, the paper's by default."""
+
         hidden_dim: int = 512
         dropout: float = 0.1
         standardise: bool = False

@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 
 from anastyle import DATASETS, Caption, ConfigError, DataError, Dataset, MissingError, Record
-from anastyle.data.images import SUFFIXES, VOLUMES, ImageProblem, Opened, open_image, open_mask, shrink
+from anastyle.data.images import SUFFIXES, VOLUMES, ImageError, Opened, open_image, open_mask, shrink
 from anastyle.data.prepare import draw_test
 from anastyle.errors import listing
 
@@ -69,6 +69,8 @@ class Folder(Dataset):
 
     @dataclass
     class Config(Dataset.Config):
+        """Where the images lie, and how they are split."""
+
         source: str = ""
         metadata: str = "metadata.csv"  # where there is none, class folders are read
         max_side: int = 1024  # longer images are shrunk to this; 0 keeps every size
@@ -100,7 +102,8 @@ class Folder(Dataset):
         """Yield every image; after the first fault the rest is only checked, and all faults are raised at the end."""
         self._require_source()
         problems = Problems()
-        rows = self._from_csv(problems) if (self.source / self.config.metadata).is_file() else self._from_folders(problems)
+        listed = (self.source / self.config.metadata).is_file()
+        rows = self._from_csv(problems) if listed else self._from_folders(problems)
         if not rows and not problems.names:
             raise DataError(f"{self.source}: no image in it. Looked for {', '.join(sorted(SUFFIXES))}.")
         check_rows(rows, problems)
@@ -108,7 +111,7 @@ class Folder(Dataset):
         for row in rows:
             try:
                 record = self._record(row)
-            except ImageProblem as problem:
+            except ImageError as problem:
                 problems.add(problem.reason, problem.name)
                 continue
             if not problems.names:
@@ -134,7 +137,7 @@ class Folder(Dataset):
             return None
         if not row.masks:
             if self.config.masks == "required":
-                raise ImageProblem(self._name(row.image), "no mask (masks=optional does without)")
+                raise ImageError(self._name(row.image), "no mask (masks=optional does without)")
             return None
         union = np.any([np.asarray(open_mask(path, opened, self._name(path))) > 0 for path in row.masks], axis=0)
         self.notes["empty masks"] += int(not union.any())

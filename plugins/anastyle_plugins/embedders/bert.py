@@ -36,6 +36,8 @@ class Bert(Embedder):
 
     @dataclass
     class Config(Embedder.Config):
+        """Which model, and how much of a caption it reads."""
+
         model: str = "medicalai/ClinicalBERT"
         """A hub id or a local folder with config.json, tokenizer files and weights."""
         revision: str | None = None

@@ -30,6 +30,8 @@ class SDNet(Encoder):
 
     @dataclass
     class Config(Encoder.Config):
+        """Sizes and choices, the paper's by default."""
+
         anatomy_maps: int = 8
         style_dim: int = 8
         width: int = 64

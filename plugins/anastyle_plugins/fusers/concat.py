@@ -21,6 +21,8 @@ class Concat(Fuser):
 
     @dataclass
     class Config(Fuser.Config):
+        """Sizes, those of ``hffm`` by default."""
+
         hidden_dim: int = 256
         tokens: int = 2
 

@@ -23,6 +23,8 @@ class HFFM(Fuser):
 
     @dataclass
     class Config(Fuser.Config):
+        """Sizes, the paper's by default."""
+
         hidden_dim: int = 256
         tokens: int = 1
         """Condition tokens per factor."""

@@ -1,0 +1,288 @@
+"""Any folder or CSV of images: what is found in it, how it is split, and what is refused."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from anastyle import DATASETS, ConfigError, DataError, MissingError, Record
+from anastyle.config import section
+from anastyle.data.prepare import prepare
+from anastyle.data.split import PreparedSet
+
+
+def paint(path: Path, seed: int, mode: str = "RGB", size: tuple[int, int] = (12, 10)) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), np.uint8)
+    Image.fromarray(pixels).convert(mode).save(path)
+    return path
+
+
+def paint_mask(path: Path, left: int = 2, size: tuple[int, int] = (12, 10)) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    mask = Image.new("L", size)
+    mask.paste(255, (left, 1, left + 2, 4))
+    mask.save(path)
+    return path
+
+
+def table(source: Path, rows: list[dict[str, str]], name: str = "metadata.csv") -> None:
+    with (source / name).open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def records(source: Path, **options: object) -> list[Record]:
+    cls, config = section(DATASETS, {"name": "folder", "source": str(source), **options}, "data")
+    return list(cls(config).records())
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """Twenty listed images of two labels, with masks; groups of two stand in attributes.csv."""
+    folder = tmp_path / "raw"
+    rows, attributes = [], []
+    for n in range(20):
+        name = f"case {n}"
+        paint(folder / f"images/{n}.png", n, "L")
+        paint_mask(folder / f"masks/{n}.png", left=n % 8)
+        label = ("benign", "malignant")[n % 4 // 2]
+        rows.append(
+            {"id": name, "image": f"images/{n}.png", "mask": f"masks/{n}.png", "label": label, "text": f"One,\n{n}"}
+        )
+        attributes.append({"id": name, "group": f"patient {n // 2}", "age": "7"})
+    table(folder, rows)
+    table(folder, attributes, "attributes.csv")
+    return folder
+
+
+def test_a_listed_folder_becomes_records(source: Path) -> None:
+    found = records(source)
+
+    assert len(found) == 20
+    assert found[3].key == "case_3"
+    assert found[3].caption == ("One, 3", "", "", "malignant")
+    assert found[3].image.mode == "RGB"
+    assert found[3].mask is not None
+    assert np.asarray(found[3].mask)[1, 3:5].tolist() == [255, 255]
+
+
+def test_groups_from_the_attributes_stay_together_and_labels_are_split_alike(source: Path) -> None:
+    found = records(source)
+
+    sides = {r.group: r.split for r in found}
+    assert len(sides) == 10
+    assert all(r.split == sides[r.group] for r in found)
+    for label in ("benign", "malignant"):
+        assert sum(r.split == "test" for r in found if r.label == label) == 2
+    assert [r.split for r in records(source)] == [r.split for r in found]
+    assert any([r.split for r in records(source, seed=seed)] != [r.split for r in found] for seed in (1, 2, 3))
+
+
+def test_a_random_split_is_stamped_leaky(source: Path, tmp_path: Path) -> None:
+    manifest = prepare("folder", {"source": str(source), "split": "random"}, tmp_path / "set")
+
+    assert manifest.split_kind == "leaky"
+    assert manifest.count("test") == 4
+
+
+def test_copies_of_one_file_stay_together(tmp_path: Path) -> None:
+    raw = tmp_path / "raw"
+    for n in range(40):
+        paint(raw / "nv" / f"{n}.png", n // 2)
+
+    manifest = prepare("folder", {"source": str(raw)}, tmp_path / "set")
+
+    assert (manifest.split_kind, manifest.count("test")) == ("group", 8)
+
+
+def test_a_given_split_is_kept(tmp_path: Path) -> None:
+    sides = ["train", "test", "train", "train"]
+    for n in range(4):
+        paint(tmp_path / f"{n}.png", n)
+    table(tmp_path, [{"image": f"{n}.png", "label": "nv", "split": side} for n, side in enumerate(sides)])
+
+    assert [r.split for r in records(tmp_path)] == sides
+    table(
+        tmp_path, [{"image": f"{n}.png", "label": "nv", "split": s} for n, s in enumerate(["train", "val", "", "test"])]
+    )
+    with pytest.raises(DataError, match="other than train or test: 1, 2"):
+        records(tmp_path)
+
+
+def test_class_folders_give_labels_captions_and_masks(tmp_path: Path) -> None:
+    paint(tmp_path / "benign/benign (1).png", 1)
+    paint_mask(tmp_path / "benign/benign (1)_mask.png", left=0)
+    paint_mask(tmp_path / "benign/benign (1)_mask_1.png", left=6)
+    paint(tmp_path / "basal_cell/a.jpg", 2)
+    (tmp_path / "basal_cell/a.txt").write_text("A pearly papule\n")
+    (tmp_path / "basal_cell/Thumbs.db").write_bytes(b"x")
+    cls, config = section(DATASETS, {"name": "folder", "source": str(tmp_path)}, "data")
+    dataset = cls(config)
+
+    second, first = dataset.records()
+
+    assert (first.key, first.label, first.caption.text) == ("benign_benign_1", "benign", "a photo of benign")
+    assert (second.key, second.label, second.caption.text) == ("basal_cell_a", "basal_cell", "A pearly papule")
+    assert np.flatnonzero(np.asarray(first.mask).any(axis=0)).tolist() == [0, 1, 6, 7]
+    assert second.mask is None
+    assert dataset.dropped == {"basal_cell/Thumbs.db": "not an image"}
+    assert dataset.notes["merged masks"] == 1
+
+
+def test_images_beside_masks_are_paired_by_name(tmp_path: Path) -> None:
+    paint(tmp_path / "images/polyp/x.jpg", 1)
+    paint_mask(tmp_path / "masks/polyp/x.png")
+
+    (found,) = records(tmp_path, masks="required")
+
+    assert found.label == "polyp"
+    assert found.mask is not None
+
+
+def test_large_images_are_shrunk_with_their_masks(tmp_path: Path) -> None:
+    paint(tmp_path / "nv/a.png", 1, size=(64, 32))
+    paint_mask(tmp_path / "nv/a_mask.png", size=(64, 32))
+
+    (found,) = records(tmp_path, max_side=16)
+
+    assert found.image.size == found.mask.size == (16, 8)
+    assert set(np.unique(np.asarray(found.mask))) == {0, 255}
+
+
+def test_masks_can_be_left_out(source: Path) -> None:
+    assert all(r.mask is None for r in records(source, masks="none"))
+
+
+def test_every_fault_is_told_at_once_and_nothing_is_written(source: Path, tmp_path: Path) -> None:
+    (source / "images/3.png").write_bytes((source / "images/3.png").read_bytes()[:60])
+    (source / "images/4.png").write_text("text renamed")
+    (source / "images/11.png").write_text("text renamed")
+    (source / "masks/5.png").unlink()
+
+    with pytest.raises(DataError) as caught:
+        prepare("folder", {"source": str(source)}, tmp_path / "out/set")
+
+    message = str(caught.value)
+    assert message.startswith(f"{source}: 4 problems")
+    assert "not a PNG, JPEG, TIFF, BMP or WebP image: images/4.png, images/11.png" in message
+    assert "no such file: masks/5.png" in message
+    assert "damaged" in message
+    assert "images/3.png" in message
+    assert len(message.splitlines()) <= 5
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [".set.lock"]
+
+
+def test_many_kinds_of_fault_stay_within_five_lines(source: Path) -> None:
+    for n in range(14):
+        (source / f"images/{n}.png").write_text("x")
+    for n, (mode, kind) in enumerate((("I;16", "PNG"), ("F", "TIFF"), ("RGBA", "PNG")), start=14):
+        Image.new(mode, (12, 10)).save(source / f"images/{n}.png", kind)
+
+    with pytest.raises(DataError) as caught:
+        records(source)
+
+    message = str(caught.value)
+    assert "17 problems" in message
+    assert "and 4 more" in message
+    assert "and 1 more" in message.splitlines()[-1]
+    assert len(message.splitlines()) == 5
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "words"),
+    [
+        ("text", "", "no caption: case_1"),
+        ("label", "", "no label: case_1"),
+        ("id", "case 2", "an id that comes more than once: case_2"),
+        ("image", "", "no image named: case 1"),
+        ("image", "images/nowhere.png", r"no such file: images/nowhere\.png"),
+        ("text", "with a \x00 in it", "control characters in the caption: case_1"),
+    ],
+)
+def test_a_faulty_row_is_named(source: Path, column: str, value: str, words: str) -> None:
+    with (source / "metadata.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    rows[1][column] = value
+    table(source, rows)
+
+    with pytest.raises(DataError, match=words):
+        records(source)
+
+
+def test_missing_masks_are_an_error_where_they_are_required(source: Path) -> None:
+    with (source / "metadata.csv").open(newline="") as file:
+        rows = [
+            row | {"mask": "" if row["id"] in ("case 1", "case 9") else row["mask"]} for row in csv.DictReader(file)
+        ]
+    table(source, rows)
+
+    assert sum(r.mask is None for r in records(source)) == 2
+    with pytest.raises(DataError, match=r"no mask .*: images/1\.png, images/9\.png"):
+        records(source, masks="required")
+
+
+def test_a_mask_without_its_image_is_named(tmp_path: Path) -> None:
+    paint(tmp_path / "nv/a.png", 1)
+    paint_mask(tmp_path / "nv/b_mask.png")
+
+    with pytest.raises(DataError, match=r"a mask without its image: nv/b_mask\.png"):
+        records(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"id,picture\n1,a.png\n", "no column 'image', only id, picture"),
+        ("image,text\na.png,größer\n".encode("latin-1"), "not UTF-8"),
+        (b"image,text\na.png,one, two\n", "do not fit the columns.*\n.*line 2"),
+        (b"image,text\n", "no image in it"),
+    ],
+)
+def test_a_table_that_cannot_be_read_says_why(tmp_path: Path, content: bytes, words: str) -> None:
+    (tmp_path / "metadata.csv").write_bytes(content)
+
+    with pytest.raises(DataError, match=words):
+        records(tmp_path)
+
+
+def test_an_empty_a_missing_and_an_unnamed_source_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no image in it"):
+        records(tmp_path)
+    with pytest.raises(MissingError, match="no such folder"):
+        prepare("folder", {"source": str(tmp_path / "none")}, tmp_path / "set")
+    with pytest.raises(ConfigError, match=r"data\.source"):
+        prepare("folder", {}, tmp_path / "set")
+    with pytest.raises(ConfigError, match="test_share"):
+        records(tmp_path, test_share=1.5)
+
+
+def test_unlabelled_images_without_words_are_refused(tmp_path: Path) -> None:
+    paint(tmp_path / "a.png", 1)
+    with pytest.raises(DataError, match="no caption: a"):
+        records(tmp_path)
+
+    (tmp_path / "a.txt").write_text("A lesion")
+    prepare("folder", {"source": str(tmp_path)}, tmp_path.parent / f"{tmp_path.name}-set")
+    assert PreparedSet.open(tmp_path.parent / f"{tmp_path.name}-set").classes == ["unlabelled"]
+
+
+def test_a_changed_source_is_another_set(source: Path, tmp_path: Path) -> None:
+    options = {"source": str(source)}
+    prepare("folder", options, tmp_path / "set")
+    prepare("folder", options, tmp_path / "set")
+    paint(source / "images/0.png", 99, "L")
+
+    with pytest.raises(DataError, match="holds another set"):
+        prepare("folder", options, tmp_path / "set")
+
+
+def test_the_source_is_left_alone(source: Path, tmp_path: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in source.rglob("*")}
+
+    prepare("folder", {"source": str(source)}, tmp_path / "set")
+
+    assert {path: path.stat().st_mtime_ns for path in source.rglob("*")} == before
