@@ -1,7 +1,8 @@
-"""``python -m anastyle`` is ``anastyle``."""
+"""``python -m anastyle`` is the command ``anastyle``."""
 
 import sys
 
 from anastyle.cli import main
 
-sys.exit(main())
+if __name__ == "__main__":
+    sys.exit(main())

@@ -7,7 +7,7 @@ refused, so that a file cannot read the environment, name code to run, or be hal
 
 import math
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, fields, is_dataclass
+from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,6 +16,7 @@ from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBas
 from yaml import YAMLError
 
 from anastyle.errors import AnastyleError, ConfigError, did_you_mean, listing
+from anastyle.options import type_name
 from anastyle.registry import Registry
 
 T = TypeVar("T")
@@ -137,18 +138,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(inner) for inner in value]
     return str(value) if isinstance(value, Path) else value
-
-
-def type_name(schema: type, option: str) -> str:
-    """Name the type of an option as its class writes it."""
-    annotation = next((field.type for field in fields(schema) if field.name == option), "another value")
-    return annotation.__name__ if type(annotation) is type else str(annotation).replace("typing.", "")
-
-
-def default_of(schema: type, option: str) -> Any:
-    """Return the default of an option, or ``dataclasses.MISSING``."""
-    field = next(field for field in fields(schema) if field.name == option)
-    return field.default_factory() if field.default_factory is not MISSING else field.default
 
 
 def load_yaml(file: Path) -> dict[str, Any]:

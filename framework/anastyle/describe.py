@@ -5,10 +5,9 @@ import inspect
 import sys
 from collections.abc import Iterator
 from dataclasses import MISSING, fields
-from itertools import pairwise
 
-from anastyle.config import default_of, type_name
 from anastyle.errors import ConfigError, did_you_mean
+from anastyle.options import default_of, option_notes, type_name
 from anastyle.registry import REGISTRIES, Registry, package_folder
 
 
@@ -89,26 +88,6 @@ def _options(schema: type) -> Iterator[str]:
 def _default(schema: type, option: str) -> str:
     default = default_of(schema, option)
     return "must be set" if default is MISSING else f"= {default!r}"
-
-
-def option_notes(schema: type) -> dict[str, str]:
-    """Return the docstring that follows each option in its class, bases first."""
-    notes: dict[str, str] = {}
-    for cls in reversed(schema.__mro__[:-1]):
-        try:
-            tree = ast.parse(inspect.cleandoc("\n" + inspect.getsource(cls)))
-        except (OSError, TypeError, SyntaxError):
-            continue
-        body = tree.body[0].body if isinstance(tree.body[0], ast.ClassDef) else []
-        for option, note in pairwise(body):
-            if isinstance(option, ast.AnnAssign) and isinstance(option.target, ast.Name) and _text(note):
-                notes[option.target.id] = inspect.cleandoc(_text(note))
-    return notes
-
-
-def _text(node: ast.stmt) -> str:
-    value = node.value if isinstance(node, ast.Expr) else None
-    return value.value if isinstance(value, ast.Constant) and isinstance(value.value, str) else ""
 
 
 def _indent(text: str, width: int = 2) -> str:

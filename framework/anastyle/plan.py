@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from anastyle.checkpoint import is_complete
-from anastyle.config import section
+from anastyle.config import section, typed
 from anastyle.errors import ConfigError
 from anastyle.experiment import STAGES, Run
 from anastyle.registry import REGISTRIES
 from anastyle.stages import PLANS
+from anastyle.stages.settings import schema
 
 VERSION = 1  # of the stages' meaning; raised when the same sections come to train something else
 CADENCE = ("checkpoint_every", "keep_checkpoints", "log_every")  # settings that change no weight
@@ -82,3 +83,19 @@ def _identity(name: str, mapping: dict[str, Any] | None) -> Any:
         return None
     cls, config = section(REGISTRIES[name], mapping, name)
     return {**mapping, "files": cls.files(config)}
+
+def settings_of(node: Node) -> Any:
+    """Return a stage's typed settings."""
+    return typed(schema(node.stage), node.settings, f"stages.{node.stage}")
+
+
+def weight(node: Node, examples: int) -> int:
+    """Return a stage's share of the progress bar, in steps."""
+    if PLANS[node.stage].trained:
+        return settings_of(node).total(examples)
+    return node.settings.get("images", 0)
+
+
+def working(node: Node) -> Path:
+    """Return where a stage's checkpoints lie while it trains."""
+    return node.folder.with_name(f"{node.folder.name}.work")

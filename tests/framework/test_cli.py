@@ -5,9 +5,11 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+
 from anastyle import __version__, check
 from anastyle.cli import main
 from anastyle.errors import MissingError, NumericalError
+from anastyle.experiment import read
 
 GOOD = """
 name: tiny
@@ -127,11 +129,15 @@ def test_check_refuses_what_does_not_fit(file, capsys, words, reason):
     assert len(error.splitlines()) <= 5
 
 
-def test_a_trained_aligner_needs_its_stages(file, capsys):
-    words = ["stages.align=null", "stages.diffuse={}", "autoencoder.name=kl", "embedder.name=tfidf_svd"]
+def test_a_trained_aligner_needs_its_stages(file):
+    experiment = read(file, ["stages.align=null"])
+    experiment.variants["default"]["stages"]["diffuse"] = {}
+    experiment.variants["default"].update({part: {"name": "any"} for part in ("autoencoder", "embedder", "backbone")})
 
-    assert main(["check", str(file), *words, "backbone.name=compact_dit"]) == 2
-    assert "stages.align: is off, but aligner 'clinicalbert_mlp' learns there" in capsys.readouterr().err
+    problems = check.wiring_problems(experiment)
+
+    assert len(problems) == 1
+    assert problems[0].startswith("stages.align: is off, but aligner 'clinicalbert_mlp' learns there")
 
 
 def test_check_names_missing_data_and_weights_at_once(file, tmp_path, capsys):
@@ -258,3 +264,10 @@ def test_params_prints_the_report(file, fake, capsys):
 
     assert main(["params", str(file)]) == 0
     assert capsys.readouterr().out == "a table\n"
+
+
+def test_options_carry_the_notes_of_their_class():
+    from anastyle.options import option_notes
+    from anastyle.settings import DataSettings
+
+    assert option_notes(DataSettings)["image_size"] == "Side in pixels that training resizes to."

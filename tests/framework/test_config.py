@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
+
 from anastyle.config import load_yaml, parse_word, plain, read_typed, refuse, section, typed
 from anastyle.errors import ConfigError
 from anastyle.registry import FUSERS

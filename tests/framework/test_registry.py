@@ -4,6 +4,7 @@ import sys
 from types import SimpleNamespace
 
 import pytest
+
 from anastyle import registry
 from anastyle.errors import ConfigError
 from anastyle.registry import FUSERS, REGISTRIES

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from anastyle import ENCODERS, Batch, ConfigError
-from anastyle_plugins.encoders.sdnet import AdaIN, Code, SDNet, dice, moments
+from anastyle_plugins.encoders._moments import moments
+from anastyle_plugins.encoders.sdnet import AdaIN, Code, SDNet, dice
 
 TINY = SDNet.tiny(None)  # type: ignore[arg-type]
 

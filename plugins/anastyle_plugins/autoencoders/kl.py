@@ -35,7 +35,9 @@ class KL(Autoencoder):
         super().__init__(config)
         self.pretrained = config.path is not None
         if config.path is not None:
-            self.model = AutoencoderKL.from_pretrained(locate(config.path, "autoencoder"), use_safetensors=True)
+            self.model = AutoencoderKL.from_pretrained(
+                locate(config.path, "autoencoder"), use_safetensors=True, torch_dtype=torch.float32
+            )
             self.requires_grad_(False)
         else:
             levels = len(config.widths)

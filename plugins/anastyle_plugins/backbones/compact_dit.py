@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from diffusers import PixArtTransformer2DModel
 
 from anastyle import BACKBONES, Autoencoder
@@ -31,7 +32,9 @@ class CompactDiT(PixArt):
         super().__init__(config, autoencoder=autoencoder, image_size=image_size)
         if config.path is not None:
             folder = locate(config.path, "transformer")
-            transformer = PixArtTransformer2DModel.from_pretrained(folder, use_safetensors=True)
+            transformer = PixArtTransformer2DModel.from_pretrained(
+                folder, use_safetensors=True, torch_dtype=torch.float32
+            )
         else:
             transformer = PixArtTransformer2DModel(
                 num_attention_heads=config.heads,

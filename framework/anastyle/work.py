@@ -1,0 +1,148 @@
+"""The stages of one run that are still to do, each over the parts it shares with the others."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from accelerate import PartialState
+
+from anastyle.checkpoint import load_tensors, load_trainable_state, save_tensors, trainable_state, write_folder
+from anastyle.data.loader import batches
+from anastyle.data.split import PreparedSet
+from anastyle.evaluation.measure import measure
+from anastyle.experiment import Run
+from anastyle.interfaces import Batch, Embedded
+from anastyle.parts import Parts
+from anastyle.plan import Node, settings_of, weight, working
+from anastyle.progress import Progress
+from anastyle.stages import PLANS
+from anastyle.stages.generate import generate
+from anastyle.stages.records import align_codes, factor_maps
+from anastyle.stages.training import Align, Autoencode, Diffuse, Disentangle, Stage
+from anastyle.streams import seed_for
+from anastyle.tracking import Tracker, is_main
+from anastyle.trainer import fit
+
+CODES = 200  # captions whose codes are kept for the t-SNE
+
+
+class Work:
+    """The stages of one run that are still to do."""
+
+    def __init__(
+        self, run: Run, data: PreparedSet, output: Path, plan: dict[str, Node], tracker: Tracker, progress: Progress
+    ) -> None:
+        self.run, self.plan, self.tracker, self.progress = run, plan, tracker, progress
+        self.output = output
+        self.parts = Parts(run.config, data, seed=run.seed, cache=output / "cache")
+        self.device = device()
+        self._loaded: set[str] = set()
+
+    def do(self, node: Node) -> None:
+        """Bring one stage to its end and store its outcome whole."""
+        if PLANS[node.stage].trained:
+            self.train(node)
+        elif node.stage == "generate":
+            self.generate(node)
+        else:
+            measure(node, self.plan["generate"], self.parts, self.output, self.device, self.tracker)
+        barrier()
+
+    def stage(self, name: str) -> Stage:
+        """Build a stage over the run's parts; parts trained earlier are loaded and frozen."""
+        parts = self.parts
+        for earlier in PLANS[name].after:
+            self.load(earlier)
+        if name == "autoencode":
+            return Autoencode(parts.autoencoder)
+        if name == "disentangle":
+            assert parts.encoder is not None
+            return Disentangle(parts.encoder)
+        if name == "align":
+            return Align(parts.aligner)
+        return Diffuse(parts.aligner, parts.fuser, parts.backbone, settings_of(self.plan["diffuse"]))
+
+    def load(self, name: str) -> None:
+        """Put a finished stage's weights into its parts, and freeze them."""
+        node = self.plan.get(name)
+        if node is None or name in self._loaded:
+            return
+        stage = self.stage(name)
+        load_trainable_state(stage, load_tensors(node.folder / "weights.safetensors"))
+        stage.requires_grad_(False).eval()
+        self._loaded.add(name)
+
+    def train(self, node: Node) -> None:
+        """Train one stage, from its newest checkpoint if there is one."""
+        parts, settings = self.parts, settings_of(node)
+        stage = self.stage(node.stage)
+        if "embedded" in stage.fields:
+            parts.embed(parts.train)
+        if "latent" in stage.fields:
+            parts.encode_latents(parts.train, self.device)
+        if "target" in stage.fields:
+            parts.encode_factors(parts.train, self.plan["disentangle"].fingerprint, self.device)
+        before = align_codes(parts, self.plan, CODES, self.device) if node.stage == "align" else {}
+
+        order = seed_for(self.run.seed, "order", node.stage)
+
+        def rows(start: int, rank: int, world: int) -> Iterator[Batch]:
+            return batches(parts.train, stage.fields, batch_size=settings.batch_size, seed=order, start_step=start,
+                           rank=rank, world_size=world)  # fmt: skip
+
+        bar = self.progress.stage(self.run.variant, self.run.seed, node.stage, weight(node, len(parts.train)))
+        fit(stage, rows, settings, folder=working(node), seed=self.run.seed, tracker=self.tracker, progress=bar,
+            examples=len(parts.train))  # fmt: skip
+        if is_main():
+            with write_folder(node.folder) as folder:
+                self.finish(node, stage, folder, before)
+            shutil.rmtree(working(node), ignore_errors=True)
+        stage.requires_grad_(False).eval()
+        self._loaded.add(node.stage)
+
+    def finish(self, node: Node, stage: Stage, folder: Path, before: dict[str, torch.Tensor]) -> None:
+        """Write what a trained stage leaves behind."""
+        stage.to(self.device).eval()
+        if isinstance(stage, Autoencode):
+            few = self.parts.train.batch(list(range(min(512, len(self.parts.train)))), ("image",))
+            stage.autoencoder.calibrate(few.image.to(self.device))
+        save_tensors(folder / "weights.safetensors", trainable_state(stage), {"stage": node.stage, "seed": str(self.run.seed)})
+        shutil.copy(working(node) / "metrics.jsonl", folder)
+        if node.stage == "align":
+            after = align_codes(self.parts, self.plan, CODES, self.device)
+            named = {f"before/{key}": value for key, value in before.items()} | {f"after/{k}": v for k, v in after.items()}
+            save_tensors(folder / "codes.safetensors", named)
+        if isinstance(stage, Disentangle):
+            save_tensors(folder / "maps.safetensors", factor_maps(stage.encoder, self.parts.test, self.device))
+
+    def generate(self, node: Node) -> None:
+        """Paint the held-out captions."""
+        self.load("diffuse")
+        parts = self.parts
+        settings = settings_of(node)
+        count = min(settings.images, len(parts.test))
+        parts.embed(parts.test)
+        embedded = parts.test.batch(list(range(count)), ("embedded",)).embedded
+        assert isinstance(embedded, Embedded)
+        parts.autoencoder.to(self.device).eval()
+        bar = self.progress.stage(self.run.variant, self.run.seed, "generate", count)
+        if is_main():
+            images = generate(
+                parts.aligner, parts.fuser, parts.backbone, embedded, parts.test.keys[:count], settings,
+                seed=self.run.seed, device=self.device, advance=lambda n: bar.advance(n, n),
+            )  # fmt: skip
+            with write_folder(node.folder) as folder:
+                save_tensors(folder / "images.safetensors", {"images": images})
+                (folder / "metrics.jsonl").touch()
+        bar.close()
+
+
+def device() -> torch.device:
+    """Return this process's device."""
+    return PartialState().device
+
+
+def barrier() -> None:
+    """Wait for every rank."""
+    PartialState().wait_for_everyone()
