@@ -209,9 +209,11 @@ def test_a_strangers_fuser_runs_in_the_study_and_passes_the_contract(stranger: P
     listed = subprocess.run(
         [sys.executable, "-m", "anastyle", "list", "fuser"], env=env, capture_output=True, text=True, check=True
     )
-    ran = subprocess.run([sys.executable, "-m", "anastyle", "run", SMOKE, *words], env=env, capture_output=True, text=True)
+    ran = subprocess.run(
+        [sys.executable, "-m", "anastyle", "run", SMOKE, *words], env=env, capture_output=True, text=True
+    )
     contract = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/contracts/test_fusers.py", "-k", "gated"],
+        [sys.executable, "-m", "pytest", "-q", "tests/contracts/test_fusers.py", "-k", "gated"],
         env=env, capture_output=True, text=True, cwd=ROOT,
     )  # fmt: skip
 

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
@@ -212,6 +213,10 @@ class Autoencoder(Component):
     @abstractmethod
     def decode(self, latent: Tensor) -> Tensor:
         """Return images (B, 3, H, W) of scaled latents (B, channels, h, w)."""
+
+    @torch.no_grad()
+    def calibrate(self, image: Tensor) -> None:
+        """Measure the latents' scale on training images (B, 3, H, W), once the autoencode stage has ended."""
 
     @abstractmethod
     def losses(self, batch: Batch) -> Losses:

@@ -57,8 +57,8 @@ class Link:
 
     @property
     def address(self) -> str:
-        """The server without a password, to write down."""
-        return re.sub(r"//[^/@]*@", "//", self.server)
+        """The server, to write down."""
+        return without_password(self.server)
 
     def attempt(self, call: "Callable[[MlflowClient, str], T]") -> T | None:
         """Return ``call(client, experiment id)``, None when MLflow is left out, failed now or failed a moment ago."""
@@ -72,7 +72,7 @@ class Link:
             if getattr(error, "error_code", None) not in REFUSALS:
                 self._retry_at = time.monotonic() + RETRY_AFTER
             if self.failures == 1:
-                text = f"{type(error).__name__}: {error}".splitlines()[0][:300]
+                text = without_password(f"{type(error).__name__}: {error}".splitlines()[0])[:300]
                 log.warning(
                     "MLflow at %s failed: %s\n  The run goes on: metrics.jsonl is complete, and running the same "
                     "command again sends what is missing.", self.address, text,
@@ -221,6 +221,11 @@ def _params(rows: list[tuple[str, str]]) -> list:
     from mlflow.entities import Param
 
     return [Param(name, value) for name, value in rows]
+
+
+def without_password(text: str) -> str:
+    """Return a text whose URLs name no user and no password."""
+    return re.sub(r"//[^/@\s]*@", "//", text)
 
 
 def plain_name(name: str) -> str:

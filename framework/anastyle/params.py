@@ -1,16 +1,19 @@
 """Accounting: what a run's parts count, built on the meta device, so that no weight is loaded or drawn."""
 
+from typing import Any
+
 import torch
 from torch import nn
 
 from anastyle.config import section
 from anastyle.experiment import Experiment, Run
-from anastyle.registry import ALIGNERS, AUTOENCODERS, BACKBONES, EMBEDDERS, ENCODERS, FUSERS
+from anastyle.registry import ALIGNERS, AUTOENCODERS, BACKBONES, EMBEDDERS, ENCODERS, FUSERS, Registry
 
 
 def report(experiment: Experiment) -> str:
     """Return a table of parameters, total and trained, for each different run of an experiment."""
-    pages = {variant: table(next(r for r in experiment.runs if r.variant == variant)) for variant in experiment.variants}
+    runs = {run.variant: run for run in experiment.runs}
+    pages = {variant: table(run) for variant, run in runs.items()}
     return "\n\n".join(f"{experiment.name} / {variant}\n{page}" for variant, page in pages.items())
 
 
@@ -28,7 +31,7 @@ def parts(run: Run) -> dict[str, nn.Module]:
     """Build a run's parts on the meta device: shapes without numbers."""
     built: dict[str, nn.Module] = {}
 
-    def build(registry, **wiring):
+    def build(registry: Registry, **wiring: Any) -> Any:
         mapping = run.config.get(registry.kind)
         if mapping is not None:
             cls, config = section(registry, mapping, registry.kind)

@@ -74,7 +74,8 @@ def active(run: Run) -> list[str]:
         return [stage for stage in wanted if stage not in ("disentangle", "align")]
     missing = [stage for stage in ("disentangle", "align") if stage not in wanted]
     if missing and "diffuse" in wanted:
-        raise ConfigError(f"stages.{missing[0]}: is off, but aligner '{config['aligner']['name']}' learns there. Turn it on.")
+        name = config["aligner"]["name"]
+        raise ConfigError(f"stages.{missing[0]}: is off, but aligner '{name}' learns there. Turn it on.")
     return wanted
 
 
@@ -83,6 +84,7 @@ def _identity(name: str, mapping: dict[str, Any] | None) -> Any:
         return None
     cls, config = section(REGISTRIES[name], mapping, name)
     return {**mapping, "files": cls.files(config)}
+
 
 def settings_of(node: Node) -> Any:
     """Return a stage's typed settings."""

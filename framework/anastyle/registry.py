@@ -29,7 +29,7 @@ def package_folder(package: str) -> Path:
     """Return where a plugin package lies, without importing it."""
     spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:
-        raise ConfigError(f"entry point {GROUP}: there is no package '{package}'. Reinstall or remove what announces it.")
+        raise ConfigError(f"entry point {GROUP}: no package '{package}'. Reinstall or remove what announces it.")
     return Path(next(iter(spec.submodule_search_locations)))
 
 
@@ -84,14 +84,13 @@ class Registry:
         modules = self.modules()
         if name not in modules:
             known = ", ".join(sorted(modules)) or "none"
-            raise ConfigError(
-                f"there is no {self.kind} '{name}'.{did_you_mean(name, modules)}\n  available: {known}"
-            )
+            raise ConfigError(f"there is no {self.kind} '{name}'.{did_you_mean(name, modules)}\n  available: {known}")
         module = modules[name]
         importlib.import_module(module)
         if module not in self._classes:
             file = sys.modules[module].__file__
-            raise ConfigError(f"{file} registers no {self.kind}: decorate its class with @{self.kind.upper()}S.register")
+            how = f"Decorate its class with @{self.kind.upper()}S.register"
+            raise ConfigError(f"{file} registers no {self.kind}. {how}")
         return self._classes[module]
 
 

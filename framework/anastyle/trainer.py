@@ -6,6 +6,7 @@ a CPU, in the same bits as one that was not: no state of a random generator is s
 
 import logging
 import math
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
@@ -19,7 +20,7 @@ from accelerate.utils import DistributedType, GradientAccumulationPlugin, broadc
 from torch import Tensor, nn
 
 from anastyle import checkpoint
-from anastyle.devices import to_device
+from anastyle.devices import on_cpu, ranks, to_device
 from anastyle.errors import AnastyleError, ConfigError, DataError, NumericalError, listing
 from anastyle.interfaces import Batch
 from anastyle.jsonlines import JsonLines, read_json
@@ -64,13 +65,19 @@ def fit(
     """
     where = f"stages.{stage.name}"
     home, training = next((value.device for value in stage.parameters()), torch.device("cpu")), stage.training
+    ranks()
     accelerator = Accelerator(
+        cpu=on_cpu(),
         mixed_precision="no",  # autocast is ours: accelerate's cannot change from one stage to the next
         gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
     )
     if accelerator.distributed_type not in (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU):
         kind = accelerator.distributed_type.value
         raise ConfigError(f"{where}: {kind} is not supported. Launch with plain data parallelism (DDP).")
+    if int(os.environ.get("WORLD_SIZE") or 1) != accelerator.num_processes:
+        raise ConfigError(
+            f"{where}: launched as several processes that do not know of each other. Use devices.ranks()."
+        )
     if settings.precision == "fp16" and accelerator.device.type != "cuda":
         raise ConfigError(f"{where}.precision: fp16 needs a GPU. Use bf16 or no.")
     devices = [accelerator.device] if accelerator.device.type == "cuda" else []

@@ -83,12 +83,13 @@ class Work:
             parts.encode_latents(parts.train, self.device)
         if "target" in stage.fields:
             parts.encode_factors(parts.train, self.plan["disentangle"].fingerprint, self.device)
-        before = align_codes(parts, self.plan, CODES, self.device) if node.stage == "align" else {}
+        before = self.codes() if node.stage == "align" else {}
 
         order = seed_for(self.run.seed, "order", node.stage)
+        wanted = [field for field in stage.fields if field != "mask" or parts.train.has_masks]
 
         def rows(start: int, rank: int, world: int) -> Iterator[Batch]:
-            return batches(parts.train, stage.fields, batch_size=settings.batch_size, seed=order, start_step=start,
+            return batches(parts.train, wanted, batch_size=settings.batch_size, seed=order, start_step=start,
                            rank=rank, world_size=world)  # fmt: skip
 
         bar = self.progress.stage(self.run.variant, self.run.seed, node.stage, weight(node, len(parts.train)))
@@ -106,15 +107,21 @@ class Work:
         stage.to(self.device).eval()
         if isinstance(stage, Autoencode):
             few = self.parts.train.batch(list(range(min(512, len(self.parts.train)))), ("image",))
+            assert few.image is not None
             stage.autoencoder.calibrate(few.image.to(self.device))
-        save_tensors(folder / "weights.safetensors", trainable_state(stage), {"stage": node.stage, "seed": str(self.run.seed)})
+        about = {"stage": node.stage, "seed": str(self.run.seed)}
+        save_tensors(folder / "weights.safetensors", trainable_state(stage), about)
         shutil.copy(working(node) / "metrics.jsonl", folder)
         if node.stage == "align":
-            after = align_codes(self.parts, self.plan, CODES, self.device)
-            named = {f"before/{key}": value for key, value in before.items()} | {f"after/{k}": v for k, v in after.items()}
+            both = {"before": before, "after": self.codes()}
+            named = {f"{when}/{name}": code for when, codes in both.items() for name, code in codes.items()}
             save_tensors(folder / "codes.safetensors", named)
         if isinstance(stage, Disentangle):
             save_tensors(folder / "maps.safetensors", factor_maps(stage.encoder, self.parts.test, self.device))
+
+    def codes(self) -> dict[str, torch.Tensor]:
+        """Return visual and textual codes of held-out images, as they are now."""
+        return align_codes(self.parts, self.plan["disentangle"].fingerprint, CODES, self.device)
 
     def generate(self, node: Node) -> None:
         """Paint the held-out captions."""
@@ -140,7 +147,9 @@ class Work:
 
 def device() -> torch.device:
     """Return this process's device."""
-    return PartialState().device
+    found = PartialState().device
+    assert found is not None
+    return found
 
 
 def barrier() -> None:

@@ -47,9 +47,13 @@ def test_a_folder_written_to_its_end_is_sealed_and_alone(tmp_path):
 def test_an_error_leaves_what_was_there_before_and_nothing_else(tmp_path):
     write(tmp_path / "done", "first")
 
-    with pytest.raises(RuntimeError, match="half way"), write_folder(tmp_path / "done") as temporary:
-        (temporary / "new.txt").write_text("second")
-        raise RuntimeError("half way")
+    def fail():
+        with write_folder(tmp_path / "done") as temporary:
+            (temporary / "new.txt").write_text("second")
+            raise RuntimeError("half way")
+
+    with pytest.raises(RuntimeError, match="half way"):
+        fail()
 
     assert os.listdir(tmp_path) == ["done"]
     assert (tmp_path / "done" / "inner" / "words.txt").read_text() == "first"
@@ -190,7 +194,7 @@ def test_an_optimizer_goes_on_where_it_was():
         for step in range(steps):
             if step == resume_at:
                 tensors = optimizer_state(optimizer, ["weight", "bias"])
-                assert set(tensors) == {f"{n}.{k}" for n in ("weight", "bias") for k in ("step", "exp_avg", "exp_avg_sq")}
+                assert {name for name in tensors if "bias" in name} == {"bias.step", "bias.exp_avg", "bias.exp_avg_sq"}
                 optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
                 load_optimizer_state(optimizer, ["weight", "bias"], tensors)
             optimizer.zero_grad()

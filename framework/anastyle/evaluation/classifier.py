@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -29,8 +30,28 @@ class Residual(nn.Module):
         return x + self.branch(x)
 
 
+class View(NamedTuple):
+    """How each close-up is turned, mirrored, zoomed and moved: nothing of that changes what a lesion is."""
+
+    turn: Tensor  # (B, 2, 2)
+    shift: Tensor  # (B, 2), in half image widths
+
+
+class Look(NamedTuple):
+    """What a classifier makes of images, and where it looked."""
+
+    features: Tensor  # (B, F)
+    where: Tensor  # (B, 1, side / 4, side / 4) logits of the lesion
+    outline: Tensor  # (B, 1, h, h) logits of the lesion in the close-up
+    grid: Tensor  # (B, H, H, 2) where the close-up was taken, as ``grid_sample`` has it
+
+
 class Classifier(nn.Module):
-    """One trunk, one answer per head. Images of any size are first brought to ``side`` pixels, antialiased.
+    """A glance at the whole image, a close-up of the lesion, and an answer per head from both.
+
+    The glance says where the lesion is. The close-up is centred on it, scaled to it and, in training, turned at
+    random: shape and texture are learned whatever the lesion's place, size and direction, which the glance keeps.
+    Images of any size are first brought to ``side`` pixels, antialiased.
 
     Arguments:
         heads: what is asked, and how many answers there are to it.
@@ -42,17 +63,19 @@ class Classifier(nn.Module):
         if not heads:
             raise ValueError("a classifier needs at least one head")
         self.heads, self.width, self.side = dict(heads), width, side
-        self.fine = nn.Sequential(*convolution(3, 16, 5, 2), *convolution(16, 48, 3, 2), Residual(48))
-        self.where = nn.Conv2d(48, 1, 1)  # where the lesion is: taught by masks where there are any
-        coarse, channels = [*convolution(49, 96, 3, 2), Residual(96)], 96
+        self.fine = nn.Sequential(*convolution(3, 16, 5, 2), *convolution(16, 32, 3, 2), Residual(32))
+        self.where = nn.Conv2d(32, 1, 1)  # taught by masks where there are any
+        coarse = [*convolution(33, 64, 3, 2), Residual(64)]
         for _ in range(max(0, (side // 8).bit_length() - 4)):  # down to about 8 x 8 cells
-            coarse += [*convolution(channels, 128, 3, 2), Residual(128)]
-            channels = 128
+            coarse += [*convolution(64, 64, 3, 2), Residual(64)]
         self.coarse = nn.Sequential(*coarse)
-        self.layout = nn.Sequential(*convolution(channels, 16, 1, 1), nn.AdaptiveAvgPool2d(4), nn.Flatten())
+        self.layout = nn.Sequential(*convolution(64, 16, 1, 1), nn.AdaptiveAvgPool2d(4), nn.Flatten())
+        self.near = nn.Sequential(*convolution(3, 24, 5, 2), *convolution(24, 64, 3, 2), Residual(64))
+        self.outline = nn.Conv2d(64, 4, 1)  # four pixels a cell; taught by masks too
+        self.nearer = nn.Sequential(*convolution(68, 96, 3, 2), Residual(96))
         # the features are normalised, so that distances on them have a scale of their own
         self.features = nn.Sequential(
-            nn.Linear(16 * 16 + 2 * channels + 48, width, bias=False), nn.BatchNorm1d(width, affine=False)
+            nn.Linear(16 * 16 + 2 * 64 + 32 + 2 * 96, width, bias=False), nn.BatchNorm1d(width, affine=False)
         )
         self.answers = nn.ModuleList(nn.Linear(width, answers) for answers in heads.values())
         self.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]  # faster on a CPU
@@ -62,22 +85,27 @@ class Classifier(nn.Module):
         """Where the weights are."""
         return next(self.parameters()).device
 
-    def look(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Return features (B, F) of images (B, 3, H, W) in [-1, 1], and where they look, (B, 1, side/4, side/4)."""
-        fine = self.fine(resized(image, self.side).contiguous(memory_format=torch.channels_last))
+    def look(self, image: Tensor, view: View | None = None) -> Look:
+        """Return what is seen in images (B, 3, H, W) in [-1, 1]; without a view, close-ups are as they lie."""
+        image = resized(image, self.side).contiguous(memory_format=torch.channels_last)
+        fine = self.fine(image)
         where = self.where(fine)
         focus = where.sigmoid()
         inside = (fine * focus).sum(dim=(2, 3)) / (focus.sum(dim=(2, 3)) + 1)
         coarse = self.coarse(torch.cat([fine, focus], dim=1))
-        pooled = [self.layout(coarse), coarse.mean(dim=(2, 3)), coarse.amax(dim=(2, 3)), inside]
-        return self.features(torch.cat(pooled, dim=1)), where
+        grid = close_up(focus.detach(), 3 * self.side // 4, view)
+        near = self.near(sample(image, grid))
+        outline = self.outline(near)
+        nearer = self.nearer(torch.cat([near, outline.sigmoid()], dim=1))
+        pooled = [self.layout(coarse), *both(coarse), inside, *both(nearer)]
+        return Look(self.features(torch.cat(pooled, dim=1)), where, F.pixel_shuffle(outline, 2), grid)
 
     def decide(self, features: Tensor) -> dict[str, Tensor]:
         """Return each head's logits."""
         return {name: answer(F.relu(features)) for name, answer in zip(self.heads, self.answers, strict=True)}
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
-        return self.decide(self.look(image)[0])
+        return self.decide(self.look(image).features)
 
     def teach(
         self,
@@ -92,8 +120,8 @@ class Classifier(nn.Module):
     ) -> None:
         """Train on uint8 images (n, 3, side, side); the same seed gives the same weights on one machine.
 
-        The augmentation keeps every factor what it is: a little gain, brightness and noise, no flips. A target of -1
-        is not asked.
+        The augmentation keeps every factor what it is: a little gain, brightness and noise; only close-ups are turned
+        and mirrored. A target of -1 is not asked.
         """
         if len(images) < 2:
             raise DataError(f"a classifier needs two images or more to learn from; the split has {len(images)}")
@@ -103,13 +131,12 @@ class Classifier(nn.Module):
         self.train()
         for _, index in zip(range(steps), draws(len(images), batch_size, rng), strict=False):
             image = augmented(images[index].float() / 127.5 - 1, rng).to(self.device)
-            features, where = self.look(image)
-            answers = self.decide(features)
-            terms = [asked(answers[name], targets[name][index].to(self.device)) for name in self.heads]
-            loss = torch.stack(terms).sum()
+            seen = self.look(image, views(len(index), rng, image.device))
+            answers = self.decide(seen.features)
+            terms = [asked(answers[name], targets[name][index].to(image.device)) for name in self.heads]
             if masks is not None:
-                covered = F.adaptive_avg_pool2d(masks[index].float(), where.shape[-1]).to(self.device)
-                loss = loss + 3 * F.binary_cross_entropy_with_logits(where, covered)
+                terms += outlined(seen, masks[index].to(image.device).float())
+            loss = torch.stack(terms).sum()
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -189,3 +216,50 @@ def asked(logits: Tensor, target: Tensor) -> Tensor:
     if not (target >= 0).any():
         return logits.sum() * 0
     return F.cross_entropy(logits, target, ignore_index=-1)
+
+
+def close_up(focus: Tensor, size: int, view: View | None = None) -> Tensor:
+    """Return the grid (B, size, size, 2) centred on where the focus (B, 1, h, w) lies and scaled to its extent."""
+    weight = focus[:, 0] ** 2  # (B, h, w): certainty counts
+    total = weight.sum(dim=(1, 2)) + 1e-6
+    y, x = (torch.linspace(-1, 1, 2 * n + 1, device=focus.device)[1::2] for n in focus.shape[-2:])
+    centre = (
+        torch.stack([(weight.sum(dim=1) * x).sum(dim=1), (weight.sum(dim=2) * y).sum(dim=1)], dim=1) / total[:, None]
+    )
+    area = 4 * focus.mean(dim=(1, 2, 3))  # the image is 2 x 2
+    reach = 1.9 * (area / torch.pi).sqrt().clamp(0.15, 0.65)  # beyond the tips of a star
+    axis = torch.linspace(-1, 1, 2 * size + 1, device=focus.device)[1::2]
+    plane = torch.stack(torch.meshgrid(axis, axis, indexing="xy"), dim=-1)  # (size, size, 2)
+    if view is None:
+        return centre[:, None, None] + reach[:, None, None, None] * plane
+    turned = torch.einsum("bij,hwj->bhwi", view.turn, plane)
+    return (centre + view.shift)[:, None, None] + reach[:, None, None, None] * turned
+
+
+def sample(image: Tensor, grid: Tensor) -> Tensor:
+    """Return what an image (B, C, H, W) shows at a grid (B, h, w, 2)."""
+    seen = F.grid_sample(image, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    return seen.contiguous(memory_format=torch.channels_last)
+
+
+def views(count: int, rng: torch.Generator, device: torch.device) -> View:
+    """Return random views: any angle, half of them mirrored, a tenth nearer or farther, a little aside."""
+    angle = 2 * torch.pi * torch.rand(count, generator=rng)
+    zoom = 0.9 + 0.2 * torch.rand(count, generator=rng)
+    mirror = torch.where(torch.rand(count, generator=rng) < 0.5, -1.0, 1.0)
+    cos, sin = zoom * angle.cos(), zoom * angle.sin()
+    turn = torch.stack([torch.stack([cos * mirror, -sin], dim=1), torch.stack([sin * mirror, cos], dim=1)], dim=1)
+    return View(turn.to(device), (0.06 * (torch.rand(count, 2, generator=rng) - 0.5)).to(device))
+
+
+def outlined(seen: Look, mask: Tensor) -> list[Tensor]:
+    """Return how far both outlines are from the masks (B, 1, side, side)."""
+    whole = F.adaptive_avg_pool2d(mask, seen.where.shape[-1])
+    near = F.adaptive_avg_pool2d(sample(mask, seen.grid), seen.outline.shape[-1]).clamp(0, 1)
+    logits, truth = (seen.where, seen.outline), (whole, near)
+    return [3 * F.binary_cross_entropy_with_logits(a, b) for a, b in zip(logits, truth, strict=True)]
+
+
+def both(cells: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the mean and the maximum of cells (B, C, h, w), each (B, C)."""
+    return cells.mean(dim=(2, 3)), cells.amax(dim=(2, 3))

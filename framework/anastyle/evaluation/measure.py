@@ -69,7 +69,9 @@ def values_of(folder: Path) -> dict[str, Value]:
     return {name: Value(**value) for name, value in json.loads((folder / "values.json").read_text()).items()}
 
 
-def instruments(settings: EvaluateSettings, count: int, parts: Parts, output: Path, device: torch.device) -> Instruments:
+def instruments(
+    settings: EvaluateSettings, count: int, parts: Parts, output: Path, device: torch.device
+) -> Instruments:
     """Return the instruments of a data set, trained on its real training images once."""
     identity = [parts.data.fingerprint, parts.image_size, settings.judge_steps, settings.domain_steps, SEED]
     key = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]

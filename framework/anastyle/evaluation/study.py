@@ -63,7 +63,8 @@ def curves(shown: dict[str, Plan]) -> list[Curve]:
             if not PLANS[stage].trained:
                 continue
             key = f"train/{stage}/loss"
-            points = [(line["step"], line[key]) for line, _ in JsonLines(node.folder / "metrics.jsonl").read() if key in line]
+            lines = [line for line, _ in JsonLines(node.folder / "metrics.jsonl").read()]
+            points = [(line["step"], line[key]) for line in lines if key in line]
             if points:
                 steps, values = zip(*points, strict=True)
                 found.append(Curve(stage, variant, steps, values))
@@ -81,7 +82,8 @@ def samples(shown: dict[str, Plan], data: PreparedSet, experiment: Experiment) -
     strips = [Strip("real", real, "held-out images that the captions describe")]
     for variant, plan in shown.items():
         images = load_tensors(plan["generate"].folder / "images.safetensors")["images"]
-        strips.append(Strip(variant, [Picture(image, text) for image, text in zip(images[:count], captions, strict=False)]))
+        pictures = [Picture(image, text) for image, text in zip(images[:count], captions, strict=False)]
+        strips.append(Strip(variant, pictures))
     return Grid("Samples", strips, "One caption and one noise per column. Hover over an image to read its caption.")
 
 
@@ -115,11 +117,11 @@ def scatters(shown: dict[str, Plan], classes: list[str]) -> list[Scatter]:
 
 def notes(data: PreparedSet, seed: int) -> list[str]:
     """Return what a reader must know about the data and the pictures."""
-    about = f"Data {data.fingerprint[:12]}: {data.manifest.count('train')} training and {data.manifest.count('test')} test images"
+    count = data.manifest.count
+    about = f"Data {data.fingerprint[:12]}: {count('train')} training and {count('test')} test images"
     split = {
         "leaky": "; random split, stamped leaky: near-identical images may lie on both sides",
         "group": "; split by group, none on both sides",
         "given": "; split as its publisher gave it",
     }.get(data.manifest.split_kind, "")
     return [about + split + ".", f"Curves, pictures and t-SNE maps are of seed {seed}; the numbers are over all seeds."]
-

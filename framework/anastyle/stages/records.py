@@ -1,7 +1,5 @@
 """What stages leave behind to be looked at: codes before and after alignment, factor maps of held-out images."""
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -12,13 +10,17 @@ from anastyle.stages.generate import to_uint8
 
 
 @torch.no_grad()
-def align_codes(parts: Parts, plan: dict[str, Any], count: int, device: torch.device) -> dict[str, Tensor]:
-    """Return the visual and the textual code of held-out images, (n, D) each, and their classes (n,)."""
+def align_codes(parts: Parts, encoder: str, count: int, device: torch.device) -> dict[str, Tensor]:
+    """Return the visual and the textual code of held-out images, (n, D) each, and their classes (n,).
+
+    ``encoder`` is the fingerprint of the trained visual encoder.
+    """
     test = parts.test.subset(list(range(min(count, len(parts.test)))))
     parts.embed(test)
-    parts.encode_factors(test, plan["disentangle"].fingerprint, device)
+    parts.encode_factors(test, encoder, device)
     batch = test.batch(list(range(len(test))), ("embedded", "target", "label"))
     assert batch.target is not None
+    assert batch.label is not None
     assert batch.embedded is not None
     aligner = parts.aligner.to(device).eval()
     read = aligner(type(batch.embedded)(*(part.to(device) for part in batch.embedded))).factors

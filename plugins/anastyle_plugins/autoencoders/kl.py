@@ -24,6 +24,8 @@ class KL(Autoencoder):
 
     @dataclass
     class Config(Autoencoder.Config):
+        """Which weights, or how large."""
+
         path: str | None = None
         """A diffusers folder, or ``compact``: the small one that ships with Anastyle. None: trained here."""
         channels: int = 4
@@ -34,6 +36,7 @@ class KL(Autoencoder):
     def __init__(self, config: Config) -> None:
         super().__init__(config)
         self.pretrained = config.path is not None
+        self.model: Any  # an AutoencoderKL, whose annotations are too narrow for its own arguments
         if config.path is not None:
             self.model = AutoencoderKL.from_pretrained(
                 locate(config.path, "autoencoder"), use_safetensors=True, torch_dtype=torch.float32
@@ -41,7 +44,8 @@ class KL(Autoencoder):
             self.requires_grad_(False)
         else:
             levels = len(config.widths)
-            self.model = AutoencoderKL(
+            build: Any = AutoencoderKL
+            self.model = build(
                 block_out_channels=tuple(config.widths),
                 down_block_types=("DownEncoderBlock2D",) * levels,
                 up_block_types=("UpDecoderBlock2D",) * levels,

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from diffusers import DDPMScheduler, DPMSolverMultistepScheduler, PixArtTransformer2DModel
+from diffusers import DDPMScheduler, DPMSolverMultistepScheduler
 from peft import LoraConfig, inject_adapter_in_model
 from torch import Tensor
 
@@ -35,22 +35,22 @@ class PixArt(Backbone):
         min_snr: float | None = None
         """Gamma of min-SNR loss weights (Hang et al. 2023)."""
         colour: Literal["off", "one_step"] = "one_step"
-        """Colour-distribution loss on the one-step estimate of the image, with a gradient (the released code has none)."""
+        """Colour loss on the one-step estimate of the image, with a gradient; the released code's has none."""
         colour_every: int = 500
         colour_batch: int = 8
 
-    transformer: PixArtTransformer2DModel
+    transformer: Any  # a PixArtTransformer2DModel
 
     def __init__(self, config: Any, *, autoencoder: Autoencoder, image_size: int) -> None:
         super().__init__(config)
         self.prediction = config.prediction
         self.image_size = image_size
         object.__setattr__(self, "autoencoder", autoencoder)  # frozen, and not this module's to train or save
-        self.train_schedule = DDPMScheduler(
+        self.train_schedule: Any = DDPMScheduler(
             beta_schedule=config.schedule, beta_start=1e-4, beta_end=0.02, prediction_type=config.prediction
         )
 
-    def adopt(self, transformer: PixArtTransformer2DModel, *, pretrained: bool) -> None:
+    def adopt(self, transformer: Any, *, pretrained: bool) -> None:
         """Take the network in, with adapters if it is pretrained and a rank was asked for."""
         channels = transformer.config.in_channels
         if channels != self.autoencoder.channels:
@@ -134,9 +134,9 @@ class PixArt(Backbone):
         )[0]
         return out.chunk(2, dim=1)[0] if self.learned_sigma else out
 
-    def scheduler(self, steps: int) -> DPMSolverMultistepScheduler:
+    def scheduler(self, steps: int) -> Any:
         """Return DPM-Solver++ (order 2, midpoint) over the training schedule."""
-        scheduler = DPMSolverMultistepScheduler.from_config(self.train_schedule.config, algorithm_type="dpmsolver++")
+        scheduler: Any = DPMSolverMultistepScheduler.from_config(self.train_schedule.config, algorithm_type="dpmsolver++")
         scheduler.set_timesteps(steps)
         return scheduler
 

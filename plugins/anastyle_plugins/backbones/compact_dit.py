@@ -1,6 +1,6 @@
 """A small PixArt: the paper's class at a size that trains on a laptop, from scratch or by LoRA on the shipped base."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,8 @@ class CompactDiT(PixArt):
 
     @dataclass
     class Config(PixArt.Config):
+        """Which base, or how large."""
+
         path: str | None = "compact"
         """A PixArt folder to tune; ``compact``: the base that ships with Anastyle. None: from scratch."""
         layers: int = 6

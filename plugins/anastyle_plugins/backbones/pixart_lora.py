@@ -34,6 +34,8 @@ class PixArtLoRA(PixArt):
 
     @dataclass
     class Config(PixArt.Config):
+        """Which checkpoint."""
+
         path: str = "PixArt-alpha/PixArt-XL-2-512x512"
         """A hub id, or a folder that holds the model or a pipeline with a ``transformer`` folder."""
         revision: str | None = None

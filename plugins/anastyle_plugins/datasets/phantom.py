@@ -7,7 +7,7 @@ drawn. Image ``i`` of a seed is the same whatever the number of images, and howe
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,7 @@ from PIL import Image
 
 from anastyle import DATASETS, Caption, Dataset, Record
 
-Array = NDArray[np.float32]
+Array = NDArray[Any]  # float32 or float64, (H, W) or (H, W, channels)
 
 # factor -> value -> the words a caption may use for it
 ANATOMY: dict[str, dict[str, tuple[str, ...]]] = {
@@ -122,8 +122,10 @@ STYLE_PHRASES = (
     "{noise} image with {lighting} lighting, {palette} colour and {texture} pattern",
 )
 GENERIC = (  # one undivided description, as a general image-text corpus would have it
-    "{look} photo: {palette} {texture} {shape} spot, {size}, {place}, {boundary} edge, {symmetry}, {lighting} light, {noise}",
-    "one {noise} {look} picture, {lighting} lighting, of a {size} {symmetry} {palette} {shape} blob, {texture}, {place}, {boundary} rim",
+    "{look} photo: {palette} {texture} {shape} spot, {size}, {place}, {boundary} edge, {symmetry}, {lighting} light, "
+    "{noise}",
+    "one {noise} {look} picture, {lighting} lighting, of a {size} {symmetry} {palette} {shape} blob, {texture}, "
+    "{place}, {boundary} rim",
     "{place}: {shape} {palette} patch ({size}, {boundary}), {texture}; {symmetry}; {lighting}, {noise} {look}",
 )
 
@@ -134,6 +136,8 @@ class Phantom(Dataset):
 
     @dataclass
     class Config(Dataset.Config):
+        """How many images, and of which world."""
+
         train: int = 4096
         test: int = 1024
         image_size: int = 64
@@ -258,7 +262,8 @@ def background(rng: np.random.Generator, look: str, x: Array, y: Array) -> Array
         return scene.astype(np.float32)
     if look == "endoscopy":
         mucosa = np.asarray((0.88, 0.55, 0.45)) + rng.normal(0, 0.015, 3)
-        fold = np.sin(rng.uniform(2.5, 4) * (x * np.cos(t := rng.uniform(0, np.pi)) + y * np.sin(t)) + 1.2 * cloud[..., 0])
+        across, turn = rng.uniform(2.5, 4), rng.uniform(0, np.pi)
+        fold = np.sin(across * (x * np.cos(turn) + y * np.sin(turn)) + 1.2 * cloud[..., 0])
         scene = mucosa + 0.05 * fold[..., None] + 0.02 * cloud
         for _ in range(rng.integers(1, 4)):
             u, v = rng.uniform(-0.9, 0.9, 2)
@@ -298,8 +303,9 @@ def texture(rng: np.random.Generator, kind: str, x: Array, y: Array) -> Array:
         u, v = x * np.cos(turn) + y * np.sin(turn), y * np.cos(turn) - x * np.sin(turn)
         bumps = (0.5 + 0.5 * np.sin(wave * u + phase[0])) * (0.5 + 0.5 * np.sin(wave * v + phase[1]))
         return 1.25 * bumps**1.5
-    lines = [np.abs(np.sin(wave / 2.6 * (x * np.cos(turn + a) + y * np.sin(turn + a)) + p)) for a, p in zip((0, np.pi / 2), phase)]
-    return np.clip(1.25 - 2.2 * np.minimum(*lines), 0, 1)
+    u, v = x * np.cos(turn) + y * np.sin(turn), y * np.cos(turn) - x * np.sin(turn)
+    line = np.minimum(np.abs(np.sin(wave / 2.6 * u + phase[0])), np.abs(np.sin(wave / 2.6 * v + phase[1])))
+    return np.clip(1.25 - 2.2 * line, 0, 1)
 
 
 def light(kind: str, scene: Array, x: Array, y: Array) -> Array:

@@ -31,8 +31,10 @@ class TfidfSVD(Embedder):
 
     @dataclass
     class Config(Embedder.Config):
+        """Where it was fitted, and how wide it is."""
+
         path: str | None = None
-        """A saved fit, or ``compact``: the one the shipped base was trained with. None: fitted on the training captions."""
+        """A saved fit, or ``compact``: the shipped base's. None: fitted on the training captions."""
         dim: int = 64
         """Width of a word; a token is three of them wide."""
         pooled_dim: int = 128
@@ -62,18 +64,20 @@ class TfidfSVD(Embedder):
         if self.fitted:
             return
         vectorizer = TfidfVectorizer(token_pattern=WORD, ngram_range=(1, 2), stop_words=STOP_WORDS, sublinear_tf=True)
-        weights = vectorizer.fit_transform(captions)  # (captions, terms)
+        weights: Any = vectorizer.fit_transform(captions)  # sparse (captions, terms)
         terms = vectorizer.get_feature_names_out()
         rank = max(self.config.pooled_dim, self.config.dim)
-        svd = TruncatedSVD(min(rank, min(weights.shape) - 1), random_state=0).fit(weights)
+        axes = TruncatedSVD(min(rank, min(weights.shape) - 1), random_state=0).fit(weights).components_
+        assert axes is not None
         components = np.zeros((rank, len(terms)), np.float32)
-        components[: len(svd.components_)] = svd.components_
+        components[: len(axes)] = axes
 
         single = np.array([" " not in term for term in terms])
         words = np.zeros((int(single.sum()), self.config.dim), np.float32)
         reduced = TruncatedSVD(min(self.config.dim, min(single.sum(), len(captions)) - 1), random_state=0)
-        reduced.fit(weights[:, single])
-        words[:, : len(reduced.components_)] = reduced.components_.T
+        axes = reduced.fit(weights[:, single]).components_  # (dim, words)
+        assert axes is not None
+        words[:, : len(axes)] = axes.T
         words /= np.linalg.norm(words, axis=1, keepdims=True) + 1e-8
         self.fitted = {
             "terms": np.frombuffer("\n".join(terms).encode(), np.uint8).copy(),
@@ -91,7 +95,8 @@ class TfidfSVD(Embedder):
             token_pattern=WORD, ngram_range=(1, 2), stop_words=STOP_WORDS, sublinear_tf=True, vocabulary=terms
         )
         vectorizer.idf_ = self.fitted["idf"]
-        pooled = vectorizer.transform(captions) @ self.fitted["components"].T  # (B, pooled)
+        weights: Any = vectorizer.transform(captions)
+        pooled = weights @ self.fitted["components"].T  # (B, pooled)
         pooled = pooled / (np.linalg.norm(pooled, axis=1, keepdims=True) + 1e-8) * np.sqrt(pooled.shape[1])
         tokens, mask = self._words(captions, [term for term in terms if " " not in term])
         return Embedded(torch.from_numpy(tokens), torch.from_numpy(mask), torch.from_numpy(pooled.astype(np.float32)))

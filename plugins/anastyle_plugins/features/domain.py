@@ -62,7 +62,7 @@ class Domain(Feature):
     @torch.no_grad()
     def forward(self, image: Tensor) -> Tensor:
         """Return features (B, width) of images (B, 3, H, W) in [-1, 1]."""
-        return self.trained().look(image)[0]
+        return self.trained().look(image).features
 
     def trained(self) -> Classifier:
         """Return the network, or say that there is none yet."""

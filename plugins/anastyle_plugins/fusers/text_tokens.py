@@ -1,10 +1,9 @@
 """No fusion: the backbone attends to the words themselves, as PixArt-alpha and Stable Diffusion do."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from anastyle import FUSERS, Condition, FactorDims, Fuser, Keep, Reading, TextDims
 
@@ -17,6 +16,8 @@ class TextTokens(Fuser):
 
     @dataclass
     class Config(Fuser.Config):
+        """How words are passed on."""
+
         merge: float = 0.0
         """Share of training captions whose neighbouring words are averaged into one to four tokens. It prepares a base
         model for conditions that say as much in fewer tokens."""
@@ -40,10 +41,13 @@ class TextTokens(Fuser):
             first[:, 0] = True
             tokens = torch.where(kept[..., None], tokens, self.null.to(tokens.dtype))
             mask = torch.where(kept, mask, first)
-        return Condition(tokens, mask, reading.pooled)
+        pooled = reading.pooled
+        if keep is not None and pooled is not None:
+            pooled = torch.where(kept, pooled, torch.zeros_like(pooled))
+        return Condition(tokens, mask, pooled)
 
 
-def merge_neighbours(tokens: Any, mask: Any, share: float) -> tuple[Any, Any]:
+def merge_neighbours(tokens: Tensor, mask: Tensor, share: float) -> tuple[Tensor, Tensor]:
     """Average runs of neighbouring tokens in a random share of the captions; shapes stay (B, T, E) and (B, T)."""
     batch, length, _ = tokens.shape
     pieces = torch.randint(1, 5, (batch, 1), device=tokens.device)
@@ -53,6 +57,6 @@ def merge_neighbours(tokens: Any, mask: Any, share: float) -> tuple[Any, Any]:
     assign = nn.functional.one_hot(piece, length).to(tokens.dtype) * mask[..., None]  # (B, T, T)
     size = assign.sum(1)[..., None]
     merged = assign.transpose(1, 2) @ tokens / size.clamp(min=1).sqrt()  # a sum of n unlike vectors grows as sqrt(n)
-    chosen = (torch.rand(batch, 1, device=tokens.device) < share)
+    chosen = torch.rand(batch, 1, device=tokens.device) < share
     merged_mask = size[..., 0] > 0
     return torch.where(chosen[..., None], merged, tokens), torch.where(chosen, merged_mask, mask)
