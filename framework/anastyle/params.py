@@ -18,12 +18,15 @@ def report(experiment: Experiment) -> str:
 
 
 def table(run: Run) -> str:
-    """Return one run's parts and their children, a line each."""
-    lines = [f"{'part':<44}{'parameters':>14}{'trained':>14}"]
+    """Return one run's parts and what they are made of, a line each."""
+    lines = [f"{'part':<44}{'parameters':>14}{'trained':>14}{'frozen':>14}"]
     for kind, module in parts(run).items():
-        lines.append(_line(f"{kind}  {run.config[kind]['name']}", module))
-        children = [(name, child) for name, child in module.named_children() if count(child)]
-        lines += [_line(f"  {name}", child) for name, child in children if len(children) > 1]
+        lines.append(_line(f"{kind}  {run.config[kind]['name']}", count(module), count(module, trained=True)))
+        inner = [(name, child) for name, child in module.named_children() if count(child)]
+        if len(inner) > 1:
+            lines += [_line(f"  {name}", count(child), count(child, trained=True)) for name, child in inner]
+        if kind == "fuser" and (nulls := sum(p.numel() for name, p in module.named_parameters() if "null" in name)):
+            lines.append(_line("  without the learned nulls", count(module) - nulls, count(module, trained=True) - nulls))
     return "\n".join(lines)
 
 
@@ -55,5 +58,5 @@ def count(module: nn.Module, *, trained: bool = False) -> int:
     return sum(p.numel() for p in module.parameters() if p.requires_grad or not trained)
 
 
-def _line(name: str, module: nn.Module) -> str:
-    return f"{name:<44}{count(module):>14,}{count(module, trained=True):>14,}"
+def _line(name: str, total: int, trained: int) -> str:
+    return f"{name:<44}{total:>14,}{trained:>14,}{total - trained:>14,}"

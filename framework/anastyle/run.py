@@ -9,6 +9,7 @@ import time
 
 from PIL import Image
 
+from anastyle.check import check
 from anastyle.data.prepare import prepared
 from anastyle.data.split import PreparedSet
 from anastyle.errors import AnastyleError
@@ -27,6 +28,7 @@ def run_experiment(experiment: Experiment, *, fresh: bool = False, dry_run: bool
     Raises:
         AnastyleError: no run could be brought to its end; the first reason.
     """
+    check(experiment)
     conductor = Conductor(experiment)
     if dry_run:
         print(conductor.outline())

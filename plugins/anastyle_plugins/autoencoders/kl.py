@@ -15,7 +15,19 @@ from diffusers import AutoencoderKL
 from torch import Tensor
 
 from anastyle import AUTOENCODERS, Autoencoder, Batch, Losses
-from anastyle_plugins.pretrained import contents, locate
+from anastyle_plugins.pretrained import identify, load
+
+# what is built where no weights are wanted, on the meta device (facts part E)
+ARCHITECTURES: dict[str, dict[str, Any]] = {
+    "stabilityai/sd-vae-ft-ema": {
+        "block_out_channels": (128, 256, 512, 512),
+        "down_block_types": ("DownEncoderBlock2D",) * 4,
+        "up_block_types": ("UpDecoderBlock2D",) * 4,
+        "layers_per_block": 2,
+        "latent_channels": 4,
+        "sample_size": 256,
+    }
+}
 
 
 @AUTOENCODERS.register
@@ -27,7 +39,7 @@ class KL(Autoencoder):
         """Which weights, or how large."""
 
         path: str | None = None
-        """A diffusers folder, or ``compact``: the small one that ships with Anastyle. None: trained here."""
+        """A hub id, a diffusers folder, or ``compact``: the one that ships with Anastyle. None: trained here."""
         channels: int = 4
         widths: list[int] = field(default_factory=lambda: [16, 32, 64])
         layers: int = 1
@@ -36,15 +48,14 @@ class KL(Autoencoder):
     def __init__(self, config: Config) -> None:
         super().__init__(config)
         self.pretrained = config.path is not None
+        build: Any = AutoencoderKL
         self.model: Any  # an AutoencoderKL, whose annotations are too narrow for its own arguments
         if config.path is not None:
-            self.model = AutoencoderKL.from_pretrained(
-                locate(config.path, "autoencoder"), use_safetensors=True, torch_dtype=torch.float32
-            )
+            known = ARCHITECTURES.get(config.path) if torch.get_default_device().type == "meta" else None
+            self.model = build(**known) if known else load(AutoencoderKL, config.path, "autoencoder")
             self.requires_grad_(False)
         else:
             levels = len(config.widths)
-            build: Any = AutoencoderKL
             self.model = build(
                 block_out_channels=tuple(config.widths),
                 down_block_types=("DownEncoderBlock2D",) * levels,
@@ -59,13 +70,20 @@ class KL(Autoencoder):
         self.channels = self.model.config.latent_channels
         self.factor = 2 ** (len(self.model.config.block_out_channels) - 1)
         scale = torch.tensor(float(self.model.config.scaling_factor))
+        self.scale: Tensor
+        self.shift: Tensor
         self.register_buffer("scale", scale)
         self.register_buffer("shift", torch.tensor(float(self.model.config.shift_factor or 0.0)))
 
     @classmethod
+    def tiny(cls, folder: Path) -> dict[str, Any]:
+        """Return the options of a tiny twin, for contract tests."""
+        return {"widths": [4, 8, 8], "groups": 4}
+
+    @classmethod
     def files(cls, config: Any) -> str:
         """Name the weights that ``path`` points to."""
-        return contents(locate(config.path, "autoencoder")) if config.path is not None else ""
+        return identify(config.path, "autoencoder")
 
     def encode(self, image: Tensor) -> Tensor:
         """Return scaled latent moments (B, 2 * channels, h, w)."""

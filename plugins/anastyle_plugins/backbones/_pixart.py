@@ -136,7 +136,9 @@ class PixArt(Backbone):
 
     def scheduler(self, steps: int) -> Any:
         """Return DPM-Solver++ (order 2, midpoint) over the training schedule."""
-        scheduler: Any = DPMSolverMultistepScheduler.from_config(self.train_schedule.config, algorithm_type="dpmsolver++")
+        scheduler: Any = DPMSolverMultistepScheduler.from_config(
+            self.train_schedule.config, algorithm_type="dpmsolver++"
+        )
         scheduler.set_timesteps(steps)
         return scheduler
 

@@ -4,12 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from diffusers import PixArtTransformer2DModel
 
 from anastyle import BACKBONES, Autoencoder
 from anastyle_plugins.backbones._pixart import PixArt
-from anastyle_plugins.pretrained import contents, locate
+from anastyle_plugins.pretrained import identify, load
 
 
 @BACKBONES.register
@@ -28,15 +27,11 @@ class CompactDiT(PixArt):
         caption_channels: int = 192
         prediction: str = "v_prediction"
         schedule: str = "squaredcos_cap_v2"
-        min_snr: float | None = 5.0
 
     def __init__(self, config: Config, *, autoencoder: Autoencoder, image_size: int) -> None:
         super().__init__(config, autoencoder=autoencoder, image_size=image_size)
         if config.path is not None:
-            folder = locate(config.path, "transformer")
-            transformer = PixArtTransformer2DModel.from_pretrained(
-                folder, use_safetensors=True, torch_dtype=torch.float32
-            )
+            transformer = load(PixArtTransformer2DModel, config.path, "transformer")
         else:
             transformer = PixArtTransformer2DModel(
                 num_attention_heads=config.heads,
@@ -55,7 +50,7 @@ class CompactDiT(PixArt):
     @classmethod
     def files(cls, config: Any) -> str:
         """Name the weights that ``path`` points to."""
-        return contents(locate(config.path, "transformer")) if config.path is not None else ""
+        return identify(config.path, "transformer")
 
     @classmethod
     def tiny(cls, folder: Path) -> dict[str, Any]:

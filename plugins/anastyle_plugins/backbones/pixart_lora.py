@@ -1,6 +1,5 @@
 """The paper's backbone: a pretrained PixArt transformer, by hub id or folder, tuned by LoRA."""
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,9 +7,9 @@ from typing import Any
 import torch
 from diffusers import PixArtTransformer2DModel
 
-from anastyle import BACKBONES, Autoencoder, MissingError
+from anastyle import BACKBONES, Autoencoder
 from anastyle_plugins.backbones._pixart import PixArt
-from anastyle_plugins.pretrained import contents
+from anastyle_plugins.pretrained import identify, load
 
 # what is built where no weights are wanted, on the meta device (facts part E)
 ARCHITECTURES: dict[str, dict[str, Any]] = {
@@ -42,12 +41,19 @@ class PixArtLoRA(PixArt):
 
     def __init__(self, config: Config, *, autoencoder: Autoencoder, image_size: int) -> None:
         super().__init__(config, autoencoder=autoencoder, image_size=image_size)
-        self.adopt(load(config.path, config.revision), pretrained=True)
+        self.adopt(self.open(config), pretrained=True)
 
     @classmethod
     def files(cls, config: Any) -> str:
         """Name the weights, where they are a folder; a hub id is named by its revision."""
-        return contents(Path(config.path)) if Path(config.path).is_dir() else ""
+        return identify(config.path, "transformer")
+
+    @staticmethod
+    def open(config: Config) -> Any:
+        """Return the transformer; on the meta device its architecture alone."""
+        if torch.get_default_device().type == "meta" and config.path in ARCHITECTURES:
+            return PixArtTransformer2DModel(**ARCHITECTURES[config.path])
+        return load(PixArtTransformer2DModel, config.path, "transformer", pipeline=True, revision=config.revision)
 
     @classmethod
     def tiny(cls, folder: Path) -> dict[str, Any]:
@@ -58,28 +64,3 @@ class PixArtLoRA(PixArt):
         )  # fmt: skip
         model.save_pretrained(folder / "pixart" / "transformer", safe_serialization=True)
         return {"path": str(folder / "pixart"), "lora_rank": 2}
-
-
-def load(path: str, revision: str | None) -> PixArtTransformer2DModel:
-    """Return the transformer of a hub id or folder; on the meta device its architecture alone.
-
-    Raises:
-        MissingError: it is not here, and this machine is offline or there is no such repository.
-    """
-    if torch.get_default_device().type == "meta" and path in ARCHITECTURES:
-        return PixArtTransformer2DModel(**ARCHITECTURES[path])
-    local = Path(path).is_dir()
-    whole = Path(path, "config.json").is_file()
-    try:
-        return PixArtTransformer2DModel.from_pretrained(
-            path,
-            subfolder=None if whole else "transformer",
-            revision=revision,
-            use_safetensors=True,
-            local_files_only=local or os.environ.get("HF_HUB_OFFLINE") == "1",
-        )
-    except OSError as error:
-        raise MissingError(
-            f"backbone.path: {path} is not here: {str(error).splitlines()[0]}\n"
-            "  needed: transformer/config.json, transformer/diffusion_pytorch_model.safetensors"
-        ) from None

@@ -19,7 +19,7 @@ from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS, TfidfVectorizer
 from torch import Tensor
 
 from anastyle import EMBEDDERS, ConfigError, Embedded, Embedder, TextDims
-from anastyle_plugins.pretrained import contents, locate
+from anastyle_plugins.pretrained import identify, locate
 
 WORD = r"[a-z0-9]+(?:-[a-z0-9]+)*"
 STOP_WORDS = sorted(ENGLISH_STOP_WORDS - {"no", "not", "without", "top", "bottom", "one"})
@@ -57,7 +57,7 @@ class TfidfSVD(Embedder):
     @classmethod
     def files(cls, config: Any) -> str:
         """Name the weights that ``path`` points to."""
-        return contents(locate(config.path, "embedder")) if config.path is not None else ""
+        return identify(config.path, "embedder")
 
     def fit(self, captions: list[str]) -> None:
         """Fit vocabulary, inverse document frequencies and SVD on these captions; a loaded fit stays as it is."""
