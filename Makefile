@@ -5,7 +5,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: install ablation smoke test slow lint clean
+# `make pretrained` makes the shipped networks anew.
+
+.PHONY: install ablation pretrained smoke test slow lint clean
 
 install: $(VENV)/installed
 
@@ -18,6 +20,10 @@ $(VENV)/installed: pyproject.toml setup.cfg constraints.txt
 
 ablation: install
 	$(BIN)/accelerate launch --quiet --cpu launch/run.py experiments/ablation.yaml
+
+pretrained: install  # about three hours on two CPU cores
+	$(BIN)/accelerate launch --quiet --cpu launch/run.py experiments/pretrain_compact.yaml
+	$(BIN)/python launch/ship_compact.py runs plugins/anastyle_plugins/pretrained
 
 smoke: install
 	$(BIN)/accelerate launch --quiet --cpu launch/run.py experiments/smoke.yaml

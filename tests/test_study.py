@@ -146,43 +146,10 @@ def test_a_variant_that_fails_leaves_a_partial_table(tmp_path: Path, monkeypatch
     assert "| full |" not in table
 
 
-FUSER = '''"""A gate blends both factors into one token."""
-
-from dataclasses import dataclass
-from math import prod
-
-import torch
-from torch import nn
-
-from anastyle import FUSERS, Condition, Fuser
-
-
-@FUSERS.register
-class Gated(Fuser):
-    """Blends anatomy and style into a single token."""
-
-    needs = frozenset({"factors"})
-
-    @dataclass
-    class Config(Fuser.Config):
-        hidden_dim: int = 16
-
-    def __init__(self, config, *, text, dims, width):
-        super().__init__(config)
-        self.anatomy, self.style = (nn.Linear(prod(dim), config.hidden_dim) for dim in dims)
-        self.nulls = nn.Parameter(torch.randn(2, config.hidden_dim) * 0.02)
-        self.gate = nn.Linear(2 * config.hidden_dim, config.hidden_dim)
-        self.out = nn.Linear(config.hidden_dim, width)
-
-    def forward(self, reading, keep=None):
-        anatomy, style = self.anatomy(reading.factors.anatomy.flatten(1)), self.style(reading.factors.style.flatten(1))
-        if keep is not None:
-            anatomy = torch.where(keep.anatomy[:, None], anatomy, self.nulls[0])
-            style = torch.where(keep.style[:, None], style, self.nulls[1])
-        gate = self.gate(torch.cat([anatomy, style], dim=-1)).sigmoid()
-        tokens = self.out(gate * anatomy + (1 - gate) * style).unsqueeze(1)  # (B, 1, width)
-        return Condition(tokens, torch.ones(tokens.shape[:2], dtype=torch.bool))
-'''
+def readme_fuser() -> str:
+    """Return the fuser that the README shows."""
+    text = (ROOT / "README.md").read_text()
+    return text.split("```python\n", 1)[1].split("```", 1)[0]
 
 
 @pytest.fixture
@@ -192,7 +159,7 @@ def stranger(tmp_path: Path) -> Path:
     (site / "mylab_plugins" / "fusers").mkdir(parents=True)
     (site / "mylab_plugins" / "__init__.py").touch()
     (site / "mylab_plugins" / "fusers" / "__init__.py").touch()
-    (site / "mylab_plugins" / "fusers" / "gated.py").write_text(FUSER)
+    (site / "mylab_plugins" / "fusers" / "gated.py").write_text(readme_fuser())
     info = site / "mylab-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: mylab\nVersion: 1.0\n")
@@ -201,7 +168,7 @@ def stranger(tmp_path: Path) -> Path:
 
 
 def test_a_strangers_fuser_runs_in_the_study_and_passes_the_contract(stranger: Path, tmp_path: Path) -> None:
-    assert len(FUSER.splitlines()) < 40
+    assert len(readme_fuser().splitlines()) < 40
     paths = [str(stranger), str(ROOT / "framework"), str(ROOT / "plugins")]
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "ANASTYLE_TRACKING": "off"}
     words = [*SMALL, f"output={tmp_path / 'runs'}", "only=full", "fuser.name=gated"]

@@ -1,12 +1,15 @@
 """Which device and rank this process has, and records on their way to a device."""
 
+import os
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
 import torch
-from accelerate import PartialState
-from accelerate.utils import parse_flag_from_env
+from accelerate import Accelerator, PartialState
+from accelerate.utils import DistributedType, GradientAccumulationPlugin, parse_flag_from_env
 from torch import Tensor
+
+from anastyle.errors import ConfigError
 
 
 def on_cpu() -> bool:
@@ -20,6 +23,28 @@ def ranks() -> PartialState:
     Left alone, accelerate takes processes that ``torchrun`` launches without a GPU for strangers, each of rank 0.
     """
     return PartialState(cpu=on_cpu())
+
+
+def accelerator_for(precision: str, where: str) -> Accelerator:
+    """Return a fresh accelerator for one training.
+
+    Raises:
+        ConfigError: the processes are not launched as plain data parallelism, or there is no GPU for fp16.
+    """
+    ranks()
+    accelerator = Accelerator(
+        cpu=on_cpu(),
+        mixed_precision="no",  # autocast is the trainer's: accelerate's cannot change from one stage to the next
+        gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
+    )
+    kind = accelerator.distributed_type
+    if kind not in (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU):
+        raise ConfigError(f"{where}: {kind.value} is not supported. Launch with plain data parallelism (DDP).")
+    if int(os.environ.get("WORLD_SIZE") or 1) != accelerator.num_processes:
+        raise ConfigError(f"{where}: launched as processes that do not know of each other. Use devices.ranks() first.")
+    if precision == "fp16" and accelerator.device.type != "cuda":
+        raise ConfigError(f"{where}.precision: fp16 needs a GPU. Use bf16 or no.")
+    return accelerator
 
 
 def to_device(value: Any, device: torch.device) -> Any:

@@ -6,7 +6,6 @@ a CPU, in the same bits as one that was not: no state of a random generator is s
 
 import logging
 import math
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
@@ -16,11 +15,11 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedType, GradientAccumulationPlugin, broadcast_object_list
+from accelerate.utils import broadcast_object_list
 from torch import Tensor, nn
 
 from anastyle import checkpoint
-from anastyle.devices import on_cpu, ranks, to_device
+from anastyle.devices import accelerator_for, to_device
 from anastyle.errors import AnastyleError, ConfigError, DataError, NumericalError, listing
 from anastyle.interfaces import Batch
 from anastyle.jsonlines import JsonLines, read_json
@@ -65,21 +64,7 @@ def fit(
     """
     where = f"stages.{stage.name}"
     home, training = next((value.device for value in stage.parameters()), torch.device("cpu")), stage.training
-    ranks()
-    accelerator = Accelerator(
-        cpu=on_cpu(),
-        mixed_precision="no",  # autocast is ours: accelerate's cannot change from one stage to the next
-        gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
-    )
-    if accelerator.distributed_type not in (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU):
-        kind = accelerator.distributed_type.value
-        raise ConfigError(f"{where}: {kind} is not supported. Launch with plain data parallelism (DDP).")
-    if int(os.environ.get("WORLD_SIZE") or 1) != accelerator.num_processes:
-        raise ConfigError(
-            f"{where}: launched as several processes that do not know of each other. Use devices.ranks()."
-        )
-    if settings.precision == "fp16" and accelerator.device.type != "cuda":
-        raise ConfigError(f"{where}.precision: fp16 needs a GPU. Use bf16 or no.")
+    accelerator = accelerator_for(settings.precision, where)
     devices = [accelerator.device] if accelerator.device.type == "cuda" else []
     try:
         with torch.random.fork_rng(devices), Stop() as stop:
@@ -183,7 +168,7 @@ class _Training:
         flags = [images, stop.code == 143, stop.code == 130, error is not None]
         report = torch.cat([torch.tensor(flags, dtype=torch.float32).to(device), *(v[None] for v in metrics.values())])
         if ranks > 1:
-            report = self.accelerator.reduce(report, "sum")
+            torch.distributed.all_reduce(report)
         summed, term, interrupt, failed, *values = report.tolist()
         if failed:
             raise error or AnastyleError(f"{self.where}: stopped at step {self.step}, because another rank failed.")
