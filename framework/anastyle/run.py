@@ -12,10 +12,11 @@ from PIL import Image
 from anastyle.check import check
 from anastyle.data.prepare import prepared
 from anastyle.data.split import PreparedSet
+from anastyle.environment import environment
 from anastyle.errors import AnastyleError
 from anastyle.evaluation.study import finish_study, finished, summary
 from anastyle.experiment import Experiment, Run
-from anastyle.jsonlines import update_status
+from anastyle.jsonlines import update_status, write_json
 from anastyle.plan import Node, nodes, weight, working
 from anastyle.progress import Progress
 from anastyle.tracking import Study, is_main
@@ -106,6 +107,9 @@ class Conductor:
             return 0
         progress = Progress(sum(weight(node, size) for node, size in self.sized(left)))
         study = Study(self.experiment.output, self.experiment.name, self.experiment.document())
+        if is_main():
+            write_json(self.experiment.folder / "environment.json", environment())
+            study.artifact(self.experiment.folder / "environment.json")
         failures: list[tuple[Run, AnastyleError]] = []
         try:
             for run in self.experiment.runs:

@@ -1,0 +1,92 @@
+"""The offline text encoder and what passes its words on."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from anastyle import ConfigError, Keep, Reading, TextDims
+from anastyle_plugins.datasets.phantom import Phantom
+from anastyle_plugins.embedders.tfidf_svd import TfidfSVD
+from anastyle_plugins.fusers.text_tokens import TextTokens, merge_neighbours
+
+
+@pytest.fixture(scope="module")
+def captions() -> list[str]:
+    phantom = Phantom(Phantom.Config())
+    return [phantom.record(i, "train").caption.text for i in range(150)]
+
+
+@pytest.fixture(scope="module")
+def embedder(captions: list[str]) -> TfidfSVD:
+    embedder = TfidfSVD(TfidfSVD.Config(dim=32, pooled_dim=48))
+    embedder.fit(captions)
+    return embedder
+
+
+def test_captions_that_say_the_same_lie_closer(embedder: TfidfSVD) -> None:
+    same, order, other = embedder.embed([
+        "a small round lesion with a sharp border",
+        "a sharp border around a small round lesion",
+        "reticular texture under vignetted light",
+    ]).pooled  # fmt: skip
+
+    cosine = torch.nn.functional.cosine_similarity
+    assert cosine(same, order, dim=0) > cosine(same, other, dim=0) + 0.3
+
+
+def test_a_word_is_read_with_its_neighbours(embedder: TfidfSVD) -> None:
+    tokens = embedder.embed(["upper left", "upper right"]).tokens
+
+    assert not torch.allclose(tokens[0, 0], tokens[1, 0])
+    assert torch.equal(tokens[0, 0, 32:64], tokens[1, 0, 32:64]), "the word itself is the same"
+
+
+def test_words_never_seen_leave_an_empty_caption(embedder: TfidfSVD) -> None:
+    embedded = embedder.embed(["zygomorphic quux"])
+
+    assert embedded.mask.sum() == 1
+    assert embedded.tokens.abs().sum() == 0
+    assert torch.isfinite(embedded.pooled).all()
+
+
+def test_a_saved_fit_is_the_same_fit(embedder: TfidfSVD, captions: list[str], tmp_path: Path) -> None:
+    embedder.save(tmp_path / "fit")
+
+    again = TfidfSVD(TfidfSVD.Config(path=str(tmp_path / "fit")))
+    again.fit(["something else entirely"])
+
+    assert again.dims == embedder.dims == TextDims(96, 48)
+    assert again.fingerprint() == embedder.fingerprint()
+    torch.testing.assert_close(again.embed(captions[:3]), embedder.embed(captions[:3]))
+
+
+def test_embedding_before_a_fit_says_so() -> None:
+    with pytest.raises(ConfigError, match="not fitted"):
+        TfidfSVD(TfidfSVD.Config()).embed(["a lesion"])
+
+
+def test_merged_words_are_fewer_and_say_the_same() -> None:
+    tokens, mask = torch.randn(16, 8, 4), torch.ones(16, 8, dtype=torch.bool)
+    mask[:, 6:] = False
+
+    merged, left = merge_neighbours(tokens, mask, 1.0)
+
+    counts = left.sum(1)
+    assert counts.min() >= 1
+    assert counts.max() <= 4
+    one = int((counts == 1).nonzero()[0])
+    torch.testing.assert_close(merged[one, left[one]][0], tokens[one, :6].sum(0) / 6**0.5)
+
+
+def test_a_dropped_caption_is_one_null_token() -> None:
+    fuser = TextTokens(TextTokens.Config(), text=TextDims(4, 4), dims=None, width=4).eval()
+    reading = Reading(tokens=torch.randn(2, 5, 4), mask=torch.ones(2, 5, dtype=torch.bool), pooled=torch.randn(2, 4))
+    kept = torch.tensor([True, False])
+
+    condition = fuser(reading, Keep(kept, kept))
+
+    assert condition.mask.sum(1).tolist() == [5, 1]
+    assert torch.equal(condition.tokens[1, 0], fuser.null[0])
+    assert condition.pooled is not None
+    assert condition.pooled[1].abs().sum() == 0
