@@ -25,8 +25,9 @@ def table(run: Run) -> str:
         inner = [(name, child) for name, child in module.named_children() if count(child)]
         if len(inner) > 1:
             lines += [_line(f"  {name}", count(child), count(child, trained=True)) for name, child in inner]
-        if kind == "fuser" and (nulls := sum(p.numel() for name, p in module.named_parameters() if "null" in name)):
-            lines.append(_line("  without the learned nulls", count(module) - nulls, count(module, trained=True) - nulls))
+        if nulls := sum(p.numel() for name, p in module.named_parameters() if "null" in name):
+            published = count(module) - nulls
+            lines.append(_line("  without the learned nulls", published, published))
     return "\n".join(lines)
 
 

@@ -11,6 +11,7 @@ from anastyle.config import section
 from anastyle.data.cache import cached
 from anastyle.data.loader import in_order
 from anastyle.data.split import PreparedSet, Split
+from anastyle.devices import to_device
 from anastyle.errors import ConfigError
 from anastyle.interfaces import Aligner, Autoencoder, Backbone, Batch, Embedded, Embedder, Encoder, Factors, Fuser
 from anastyle.registry import ALIGNERS, AUTOENCODERS, BACKBONES, EMBEDDERS, ENCODERS, FUSERS, Registry
@@ -121,16 +122,3 @@ class Parts:
 
     def _batches(self, split: Split) -> Iterator[Batch]:
         return in_order(split, ("image",), batch_size=64)
-
-
-def to_device(batch: Batch, device: torch.device) -> Batch:
-    """Move every tensor of a batch, the nested ones too."""
-
-    def move(value: Any) -> Any:
-        if isinstance(value, torch.Tensor):
-            return value.to(device, non_blocking=True)
-        if isinstance(value, (Embedded, Factors)):
-            return type(value)(*(move(part) for part in value))
-        return value
-
-    return Batch(**{name: move(value) for name, value in vars(batch).items()})

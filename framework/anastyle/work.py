@@ -5,11 +5,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from accelerate import PartialState
 
 from anastyle.checkpoint import load_tensors, load_trainable_state, save_tensors, trainable_state, write_folder
 from anastyle.data.loader import batches
 from anastyle.data.split import PreparedSet
+from anastyle.devices import ranks
 from anastyle.evaluation.measure import measure
 from anastyle.experiment import Run
 from anastyle.interfaces import Batch, Embedded
@@ -147,11 +147,11 @@ class Work:
 
 def device() -> torch.device:
     """Return this process's device."""
-    found = PartialState().device
+    found = ranks().device
     assert found is not None
     return found
 
 
 def barrier() -> None:
     """Wait for every rank."""
-    PartialState().wait_for_everyone()
+    ranks().wait_for_everyone()
