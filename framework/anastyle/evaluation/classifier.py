@@ -14,6 +14,10 @@ from torch import Tensor, nn
 
 from anastyle.errors import DataError, MissingError
 
+RADII, ANGLES = 24, 96  # of an unrolled lesion
+HARMONICS = 24  # of its 48 angles after the first convolution
+PATCH = 0.375  # half the patch's side, in half image widths
+
 
 class Residual(nn.Module):
     """A depthwise-separable convolution around which its input also passes."""
@@ -31,7 +35,7 @@ class Residual(nn.Module):
 
 
 class View(NamedTuple):
-    """How each close-up is turned, mirrored, zoomed and moved: nothing of that changes what a lesion is."""
+    """How each lesion is turned, mirrored, zoomed and moved before a closer look: nothing that changes what it is."""
 
     turn: Tensor  # (B, 2, 2)
     shift: Tensor  # (B, 2), in half image widths
@@ -42,21 +46,39 @@ class Look(NamedTuple):
 
     features: Tensor  # (B, F)
     where: Tensor  # (B, 1, side / 4, side / 4) logits of the lesion
-    outline: Tensor  # (B, 1, h, h) logits of the lesion in the close-up
-    grid: Tensor  # (B, H, H, 2) where the close-up was taken, as ``grid_sample`` has it
+    unrolled: Tensor  # (B, 1, radii, angles) logits of the lesion around its centre
+    grid: Tensor  # (B, R, A, 2) where the image was unrolled, as ``grid_sample`` has it
+
+
+class Unrolled(nn.Module):
+    """A convolution over (B, C, radii, angles), closed along the angles: what turns in the image shifts here."""
+
+    def __init__(self, inputs: int, outputs: int, size: int, stride: tuple[int, int]) -> None:
+        super().__init__()
+        self.edge = size // 2
+        self.convolution = nn.Conv2d(inputs, outputs, size, stride, bias=False)
+        self.norm = nn.BatchNorm2d(outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        closed = F.pad(x, (self.edge, self.edge, 0, 0), mode="circular")
+        return F.relu(self.norm(self.convolution(F.pad(closed, (0, 0, self.edge, self.edge)))))
 
 
 class Classifier(nn.Module):
-    """A glance at the whole image, a close-up of the lesion, and an answer per head from both.
+    """A glance at the whole image, the lesion unrolled around its centre, a patch of it, and an answer per head.
 
-    The glance says where the lesion is. The close-up is centred on it, scaled to it and, in training, turned at
-    random: shape and texture are learned whatever the lesion's place, size and direction, which the glance keeps.
-    Images of any size are first brought to ``side`` pixels, antialiased.
+    The glance says where the lesion is and how large. Unrolled, a turn is a shift, which the magnitudes of a Fourier
+    transform along the angles do not see: an oval is the second harmonic, five spikes the fifth, whatever their
+    direction. The patch keeps the image's own scale, for texture. Images of any size are first brought to ``side``
+    pixels, antialiased.
 
     Arguments:
         heads: what is asked, and how many answers there are to it.
         width: F, the numbers that the answers are read off.
     """
+
+    rings: Tensor
+    patch: Tensor
 
     def __init__(self, heads: dict[str, int], *, width: int = 64, side: int = 64) -> None:
         super().__init__()
@@ -70,15 +92,16 @@ class Classifier(nn.Module):
             coarse += [*convolution(64, 64, 3, 2), Residual(64)]
         self.coarse = nn.Sequential(*coarse)
         self.layout = nn.Sequential(*convolution(64, 16, 1, 1), nn.AdaptiveAvgPool2d(4), nn.Flatten())
-        self.near = nn.Sequential(*convolution(3, 24, 5, 2), *convolution(24, 64, 3, 2), Residual(64))
-        self.outline = nn.Conv2d(64, 4, 1)  # four pixels a cell; taught by masks too
-        self.nearer = nn.Sequential(*convolution(68, 96, 3, 2), Residual(96))
+        self.around = nn.Sequential(Unrolled(3, 16, 5, (2, 2)), Unrolled(16, 32, 3, (2, 1)))
+        self.outline = nn.Conv2d(32, 1, 1)  # taught by masks too
+        self.farther = Unrolled(32, 32, 3, (2, 1))
+        self.surface = nn.Sequential(*convolution(3, 24, 5, 2), *convolution(24, 48, 3, 2), *convolution(48, 48, 3, 1))
+        seen = 16 * 16 + 2 * 64 + 32 + (32 * 3 + 1) * HARMONICS + 32 * 3 + 2 * 48
         # the features are normalised, so that distances on them have a scale of their own
-        self.features = nn.Sequential(
-            nn.Linear(16 * 16 + 2 * 64 + 32 + 2 * 96, width, bias=False), nn.BatchNorm1d(width, affine=False)
-        )
+        self.features = nn.Sequential(nn.Linear(seen, width, bias=False), nn.BatchNorm1d(width, affine=False))
         self.answers = nn.ModuleList(nn.Linear(width, answers) for answers in heads.values())
-        self.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]  # faster on a CPU
+        self.register_buffer("rings", polar(RADII, ANGLES), persistent=False)
+        self.register_buffer("patch", PATCH * square(max(16, 3 * side // 8)), persistent=False)
 
     @property
     def device(self) -> torch.device:
@@ -86,19 +109,23 @@ class Classifier(nn.Module):
         return next(self.parameters()).device
 
     def look(self, image: Tensor, view: View | None = None) -> Look:
-        """Return what is seen in images (B, 3, H, W) in [-1, 1]; without a view, close-ups are as they lie."""
-        image = resized(image, self.side).contiguous(memory_format=torch.channels_last)
+        """Return what is seen in images (B, 3, H, W) in [-1, 1]; without a view, lesions are as they lie."""
+        image = resized(image, self.side)
         fine = self.fine(image)
         where = self.where(fine)
         focus = where.sigmoid()
         inside = (fine * focus).sum(dim=(2, 3)) / (focus.sum(dim=(2, 3)) + 1)
         coarse = self.coarse(torch.cat([fine, focus], dim=1))
-        grid = close_up(focus.detach(), 3 * self.side // 4, view)
-        near = self.near(sample(image, grid))
-        outline = self.outline(near)
-        nearer = self.nearer(torch.cat([near, outline.sigmoid()], dim=1))
-        pooled = [self.layout(coarse), *both(coarse), inside, *both(nearer)]
-        return Look(self.features(torch.cat(pooled, dim=1)), where, F.pixel_shuffle(outline, 2), grid)
+        centre, radius = extent(focus.detach()[:, 0])
+        grid = placed(self.rings, centre, radius, view)
+        around = self.around(sample(image, grid))  # (B, 32, 6, 48)
+        outline = self.outline(around)
+        farther = self.farther(around)  # (B, 32, 3, 48)
+        surface = self.surface(sample(image, placed(self.patch, centre, torch.ones_like(radius), view)))
+        profile = outline.sigmoid().mean(dim=2, keepdim=True)  # (B, 1, 1, 48): the lesion's radius at each angle
+        pooled = [self.layout(coarse), *both(coarse), inside, harmonics(farther), harmonics(profile)]
+        pooled += [farther.amax(dim=3).flatten(1), *both(surface)]
+        return Look(self.features(torch.cat(pooled, dim=1)), where, outline, grid)
 
     def decide(self, features: Tensor) -> dict[str, Tensor]:
         """Return each head's logits."""
@@ -120,8 +147,8 @@ class Classifier(nn.Module):
     ) -> None:
         """Train on uint8 images (n, 3, side, side); the same seed gives the same weights on one machine.
 
-        The augmentation keeps every factor what it is: a little gain, brightness and noise; only close-ups are turned
-        and mirrored. A target of -1 is not asked.
+        The augmentation keeps every factor what it is: a little gain, brightness and noise; only the closer looks are
+        turned and mirrored. A target of -1 is not asked.
         """
         if len(images) < 2:
             raise DataError(f"a classifier needs two images or more to learn from; the split has {len(images)}")
@@ -218,28 +245,50 @@ def asked(logits: Tensor, target: Tensor) -> Tensor:
     return F.cross_entropy(logits, target, ignore_index=-1)
 
 
-def close_up(focus: Tensor, size: int, view: View | None = None) -> Tensor:
-    """Return the grid (B, size, size, 2) centred on where the focus (B, 1, h, w) lies and scaled to its extent."""
-    weight = focus[:, 0] ** 2  # (B, h, w): certainty counts
+def extent(focus: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the centre (B, 2) and the radius (B,) of what a focus (B, h, w) lies on, in half image widths."""
+    weight = focus**2  # certainty counts
     total = weight.sum(dim=(1, 2)) + 1e-6
-    y, x = (torch.linspace(-1, 1, 2 * n + 1, device=focus.device)[1::2] for n in focus.shape[-2:])
-    centre = (
-        torch.stack([(weight.sum(dim=1) * x).sum(dim=1), (weight.sum(dim=2) * y).sum(dim=1)], dim=1) / total[:, None]
-    )
-    area = 4 * focus.mean(dim=(1, 2, 3))  # the image is 2 x 2
-    reach = 1.9 * (area / torch.pi).sqrt().clamp(0.15, 0.65)  # beyond the tips of a star
-    axis = torch.linspace(-1, 1, 2 * size + 1, device=focus.device)[1::2]
-    plane = torch.stack(torch.meshgrid(axis, axis, indexing="xy"), dim=-1)  # (size, size, 2)
+    y, x = (cells(n, focus.device) for n in focus.shape[-2:])
+    centre = torch.stack([(weight.sum(dim=1) * x).sum(dim=1), (weight.sum(dim=2) * y).sum(dim=1)], dim=1)
+    area = 4 * focus.mean(dim=(1, 2))  # the image is 2 x 2
+    return centre / total[:, None], (area / torch.pi).sqrt().clamp(0.15, 0.65)
+
+
+def placed(plane: Tensor, centre: Tensor, radius: Tensor, view: View | None) -> Tensor:
+    """Return the grid (B, h, w, 2) that lays a plane (h, w, 2) on lesions."""
     if view is None:
-        return centre[:, None, None] + reach[:, None, None, None] * plane
+        return centre[:, None, None] + radius[:, None, None, None] * plane
     turned = torch.einsum("bij,hwj->bhwi", view.turn, plane)
-    return (centre + view.shift)[:, None, None] + reach[:, None, None, None] * turned
+    return (centre + view.shift)[:, None, None] + radius[:, None, None, None] * turned
+
+
+def polar(radii: int, angles: int) -> Tensor:
+    """Return the plane (radii, angles, 2) of circles out to beyond the tips of a star of unit mean radius."""
+    radius = (torch.arange(radii) + 0.5) / radii * 2.1
+    angle = torch.arange(angles) / angles * 2 * torch.pi
+    return radius[:, None, None] * torch.stack([angle.cos(), angle.sin()], dim=-1)
+
+
+def square(size: int) -> Tensor:
+    """Return the plane (size, size, 2) over [-1, 1]."""
+    axis = cells(size, torch.device("cpu"))
+    return torch.stack(torch.meshgrid(axis, axis, indexing="xy"), dim=-1)
+
+
+def cells(count: int, device: torch.device) -> Tensor:
+    """Return the middles of equal cells from -1 to 1."""
+    return torch.linspace(-1, 1, 2 * count + 1, device=device)[1::2]
+
+
+def harmonics(unrolled: Tensor) -> Tensor:
+    """Return log magnitudes of the first harmonics along the angles of (B, C, radii, angles), flat."""
+    return (torch.fft.rfft(unrolled, norm="ortho").abs()[..., :HARMONICS] + 0.05).log().flatten(1)
 
 
 def sample(image: Tensor, grid: Tensor) -> Tensor:
     """Return what an image (B, C, H, W) shows at a grid (B, h, w, 2)."""
-    seen = F.grid_sample(image, grid, mode="bilinear", padding_mode="border", align_corners=False)
-    return seen.contiguous(memory_format=torch.channels_last)
+    return F.grid_sample(image, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
 
 def views(count: int, rng: torch.Generator, device: torch.device) -> View:
@@ -255,8 +304,8 @@ def views(count: int, rng: torch.Generator, device: torch.device) -> View:
 def outlined(seen: Look, mask: Tensor) -> list[Tensor]:
     """Return how far both outlines are from the masks (B, 1, side, side)."""
     whole = F.adaptive_avg_pool2d(mask, seen.where.shape[-1])
-    near = F.adaptive_avg_pool2d(sample(mask, seen.grid), seen.outline.shape[-1]).clamp(0, 1)
-    logits, truth = (seen.where, seen.outline), (whole, near)
+    around = F.adaptive_avg_pool2d(sample(mask, seen.grid), seen.unrolled.shape[-2:])
+    logits, truth = (seen.where, seen.unrolled), (whole, around.clamp(0, 1))
     return [3 * F.binary_cross_entropy_with_logits(a, b) for a, b in zip(logits, truth, strict=True)]
 
 
