@@ -86,7 +86,7 @@ def test_a_class_of_another_kind_is_refused(stranger):
 def test_an_announced_package_that_is_gone_is_named(monkeypatch):
     monkeypatch.setattr(registry, "entry_points", lambda group: [SimpleNamespace(value="gone_plugins")])
 
-    with pytest.raises(ConfigError, match="no package 'gone_plugins'. Reinstall or remove"):
+    with pytest.raises(ConfigError, match=r"no package 'gone_plugins'\. Reinstall or remove"):
         FUSERS.names()
 
 
