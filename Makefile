@@ -4,6 +4,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+LAUNCH := $(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no
 
 # `make pretrained` makes the shipped networks anew.
 
@@ -19,14 +20,14 @@ $(VENV)/installed: pyproject.toml setup.cfg constraints.txt
 	touch $@
 
 ablation: install
-	$(BIN)/accelerate launch --quiet --cpu launch/run.py experiments/ablation.yaml
+	$(LAUNCH) launch/run.py experiments/ablation.yaml
 
 pretrained: install  # about three hours on two CPU cores
-	$(BIN)/accelerate launch --quiet --cpu launch/run.py experiments/pretrain_compact.yaml
+	$(LAUNCH) launch/run.py experiments/pretrain_compact.yaml
 	$(BIN)/python launch/ship_compact.py runs plugins/anastyle_plugins/pretrained
 
 smoke: install
-	$(BIN)/accelerate launch --quiet --cpu launch/run.py experiments/smoke.yaml
+	$(LAUNCH) launch/run.py experiments/smoke.yaml
 
 test: install
 	$(BIN)/python -m pytest --quiet -m "not slow and not gpu"

@@ -17,6 +17,14 @@ def on_cpu() -> bool:
     return parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
 
 
+def use_all_cores() -> None:
+    """Undo what ``accelerate launch`` does to a lone CPU process: one thread, unless it was told otherwise."""
+    launched = any(name.startswith("ACCELERATE_") for name in os.environ)
+    alone = int(os.environ.get("WORLD_SIZE") or 1) == 1
+    if launched and alone and on_cpu() and os.environ.get("OMP_NUM_THREADS") == "1":
+        torch.set_num_threads(len(os.sched_getaffinity(0)))
+
+
 def ranks() -> PartialState:
     """Return device and rank of this process among those launched together.
 

@@ -12,6 +12,7 @@ from PIL import Image
 from anastyle.check import check
 from anastyle.data.prepare import prepared
 from anastyle.data.split import PreparedSet
+from anastyle.devices import use_all_cores
 from anastyle.environment import environment
 from anastyle.errors import AnastyleError
 from anastyle.evaluation.study import finish_study, finished, summary
@@ -30,6 +31,7 @@ def run_experiment(experiment: Experiment, *, fresh: bool = False, dry_run: bool
         AnastyleError: no run could be brought to its end; the first reason.
     """
     check(experiment)
+    use_all_cores()
     conductor = Conductor(experiment)
     if dry_run:
         print(conductor.outline())

@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from anastyle.errors import DataError, MissingError
+from anastyle.evaluation.lesion import View, extent, placed, polar, sample, square, views
 
 RADII, ANGLES = 24, 96  # of an unrolled lesion
 HARMONICS = 24  # of its 48 angles after the first convolution
@@ -32,13 +33,6 @@ class Residual(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.branch(x)
-
-
-class View(NamedTuple):
-    """How each lesion is turned, mirrored, zoomed and moved before a closer look: nothing that changes what it is."""
-
-    turn: Tensor  # (B, 2, 2)
-    shift: Tensor  # (B, 2), in half image widths
 
 
 class Look(NamedTuple):
@@ -245,60 +239,9 @@ def asked(logits: Tensor, target: Tensor) -> Tensor:
     return F.cross_entropy(logits, target, ignore_index=-1)
 
 
-def extent(focus: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the centre (B, 2) and the radius (B,) of what a focus (B, h, w) lies on, in half image widths."""
-    weight = focus**2  # certainty counts
-    total = weight.sum(dim=(1, 2)) + 1e-6
-    y, x = (cells(n, focus.device) for n in focus.shape[-2:])
-    centre = torch.stack([(weight.sum(dim=1) * x).sum(dim=1), (weight.sum(dim=2) * y).sum(dim=1)], dim=1)
-    area = 4 * focus.mean(dim=(1, 2))  # the image is 2 x 2
-    return centre / total[:, None], (area / torch.pi).sqrt().clamp(0.15, 0.65)
-
-
-def placed(plane: Tensor, centre: Tensor, radius: Tensor, view: View | None) -> Tensor:
-    """Return the grid (B, h, w, 2) that lays a plane (h, w, 2) on lesions."""
-    if view is None:
-        return centre[:, None, None] + radius[:, None, None, None] * plane
-    turned = torch.einsum("bij,hwj->bhwi", view.turn, plane)
-    return (centre + view.shift)[:, None, None] + radius[:, None, None, None] * turned
-
-
-def polar(radii: int, angles: int) -> Tensor:
-    """Return the plane (radii, angles, 2) of circles out to beyond the tips of a star of unit mean radius."""
-    radius = (torch.arange(radii) + 0.5) / radii * 2.1
-    angle = torch.arange(angles) / angles * 2 * torch.pi
-    return radius[:, None, None] * torch.stack([angle.cos(), angle.sin()], dim=-1)
-
-
-def square(size: int) -> Tensor:
-    """Return the plane (size, size, 2) over [-1, 1]."""
-    axis = cells(size, torch.device("cpu"))
-    return torch.stack(torch.meshgrid(axis, axis, indexing="xy"), dim=-1)
-
-
-def cells(count: int, device: torch.device) -> Tensor:
-    """Return the middles of equal cells from -1 to 1."""
-    return torch.linspace(-1, 1, 2 * count + 1, device=device)[1::2]
-
-
 def harmonics(unrolled: Tensor) -> Tensor:
     """Return log magnitudes of the first harmonics along the angles of (B, C, radii, angles), flat."""
     return (torch.fft.rfft(unrolled, norm="ortho").abs()[..., :HARMONICS] + 0.05).log().flatten(1)
-
-
-def sample(image: Tensor, grid: Tensor) -> Tensor:
-    """Return what an image (B, C, H, W) shows at a grid (B, h, w, 2)."""
-    return F.grid_sample(image, grid, mode="bilinear", padding_mode="border", align_corners=False)
-
-
-def views(count: int, rng: torch.Generator, device: torch.device) -> View:
-    """Return random views: any angle, half of them mirrored, a tenth nearer or farther, a little aside."""
-    angle = 2 * torch.pi * torch.rand(count, generator=rng)
-    zoom = 0.9 + 0.2 * torch.rand(count, generator=rng)
-    mirror = torch.where(torch.rand(count, generator=rng) < 0.5, -1.0, 1.0)
-    cos, sin = zoom * angle.cos(), zoom * angle.sin()
-    turn = torch.stack([torch.stack([cos * mirror, -sin], dim=1), torch.stack([sin * mirror, cos], dim=1)], dim=1)
-    return View(turn.to(device), (0.06 * (torch.rand(count, 2, generator=rng) - 0.5)).to(device))
 
 
 def outlined(seen: Look, mask: Tensor) -> list[Tensor]:
@@ -309,6 +252,6 @@ def outlined(seen: Look, mask: Tensor) -> list[Tensor]:
     return [3 * F.binary_cross_entropy_with_logits(a, b) for a, b in zip(logits, truth, strict=True)]
 
 
-def both(cells: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the mean and the maximum of cells (B, C, h, w), each (B, C)."""
-    return cells.mean(dim=(2, 3)), cells.amax(dim=(2, 3))
+def both(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the mean and the maximum of a map (B, C, h, w), each (B, C)."""
+    return x.mean(dim=(2, 3)), x.amax(dim=(2, 3))
