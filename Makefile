@@ -30,7 +30,7 @@ smoke: install
 	$(LAUNCH) launch/run.py experiments/smoke.yaml
 
 test: install
-	$(BIN)/python -m pytest --quiet -m "not slow and not gpu"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --quiet --numprocesses 2 --dist loadfile -m "not slow and not gpu"
 
 slow: install
 	$(BIN)/python -m pytest --quiet -m "slow"
