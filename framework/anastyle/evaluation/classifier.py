@@ -86,10 +86,10 @@ class Classifier(nn.Module):
             coarse += [*convolution(64, 64, 3, 2), Residual(64)]
         self.coarse = nn.Sequential(*coarse)
         self.layout = nn.Sequential(*convolution(64, 16, 1, 1), nn.AdaptiveAvgPool2d(4), nn.Flatten())
-        self.around = nn.Sequential(Unrolled(3, 16, 5, (2, 2)), Unrolled(16, 32, 3, (2, 1)))
+        self.around = nn.Sequential(Unrolled(4, 16, 5, (2, 2)), Unrolled(16, 32, 3, (2, 1)))
         self.outline = nn.Conv2d(32, 1, 1)  # taught by masks too
         self.farther = Unrolled(32, 32, 3, (2, 1))
-        self.surface = nn.Sequential(*convolution(3, 24, 5, 2), *convolution(24, 48, 3, 2), *convolution(48, 48, 3, 1))
+        self.surface = nn.Sequential(*convolution(4, 24, 5, 2), *convolution(24, 48, 3, 2), *convolution(48, 48, 3, 1))
         seen = 16 * 16 + 2 * 64 + 32 + (32 * 3 + 1) * HARMONICS + 32 * 3 + 2 * 48
         # the features are normalised, so that distances on them have a scale of their own
         self.features = nn.Sequential(nn.Linear(seen, width, bias=False), nn.BatchNorm1d(width, affine=False))
@@ -110,12 +110,14 @@ class Classifier(nn.Module):
         focus = where.sigmoid()
         inside = (fine * focus).sum(dim=(2, 3)) / (focus.sum(dim=(2, 3)) + 1)
         coarse = self.coarse(torch.cat([fine, focus], dim=1))
-        centre, radius = extent(focus.detach()[:, 0])
+        hint = focus.detach()
+        centre, radius = extent(hint[:, 0])
         grid = placed(self.rings, centre, radius, view)
-        around = self.around(sample(image, grid))  # (B, 32, 6, 48)
-        outline = self.outline(around)
+        around = self.around(torch.cat([F.instance_norm(sample(image, grid)), sample(hint, grid)], dim=1))
+        outline = self.outline(around)  # (B, 1, 6, 48)
         farther = self.farther(around)  # (B, 32, 3, 48)
-        surface = self.surface(sample(image, placed(self.patch, centre, torch.ones_like(radius), view)))
+        patch = placed(self.patch, centre, torch.ones_like(radius), view)
+        surface = self.surface(even(sample(image, patch), sample(hint, patch)))
         profile = outline.sigmoid().mean(dim=2, keepdim=True)  # (B, 1, 1, 48): the lesion's radius at each angle
         pooled = [self.layout(coarse), *both(coarse), inside, harmonics(farther), harmonics(profile)]
         pooled += [farther.amax(dim=3).flatten(1), *both(surface)]
@@ -242,6 +244,14 @@ def asked(logits: Tensor, target: Tensor) -> Tensor:
 def harmonics(unrolled: Tensor) -> Tensor:
     """Return log magnitudes of the first harmonics along the angles of (B, C, radii, angles), flat."""
     return (torch.fft.rfft(unrolled, norm="ortho").abs()[..., :HARMONICS] + 0.05).log().flatten(1)
+
+
+def even(image: Tensor, focus: Tensor) -> Tensor:
+    """Return the surface of a lesion (B, 3, h, w), its own level and contrast taken out, and the focus (B, 1, h, w)."""
+    share = focus / (focus.sum(dim=(2, 3), keepdim=True) + 1)
+    apart = (image - (image * share).sum(dim=(2, 3), keepdim=True)) * focus
+    spread = (apart**2).sum(dim=(2, 3), keepdim=True) / (focus.sum(dim=(2, 3), keepdim=True) + 1)
+    return torch.cat([apart / (spread + 1e-3).sqrt(), focus], dim=1)
 
 
 def outlined(seen: Look, mask: Tensor) -> list[Tensor]:
