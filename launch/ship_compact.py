@@ -1,6 +1,6 @@
 """Put the networks of a finished ``experiments/pretrain_compact.yaml`` where the package ships them.
 
-    python launch/ship_compact.py runs plugins/anastyle_plugins/pretrained
+python launch/ship_compact.py runs plugins/anastyle_plugins/pretrained
 """
 
 import json
@@ -28,7 +28,9 @@ def ship(output: str, target: Path) -> None:
     work.parts.embedder.save(target / "embedder")  # type: ignore[operator]
     work.parts.backbone.transformer.to(torch.bfloat16).save_pretrained(target / "transformer", safe_serialization=True)  # type: ignore[union-attr]
     stages = {name: node.fingerprint for name, node in plan.items()}
-    (target / "origin.json").write_text(json.dumps({"experiment": "pretrain_compact", "stages": stages}, indent=1) + "\n")
+    (target / "origin.json").write_text(
+        json.dumps({"experiment": "pretrain_compact", "stages": stages}, indent=1) + "\n"
+    )
 
 
 if __name__ == "__main__":

@@ -53,7 +53,9 @@ def test_a_study_ends_in_tables_and_a_report(study: Path) -> None:
     report = (folder / "report.html").read_text()
 
     assert all(f"| {row} |" in table for row in ROWS)
-    assert {"table.csv", "table.tex", "finished.json", "study.yaml", "environment.json"} <= {file.name for file in folder.iterdir()}
+    assert {"table.csv", "table.tex", "finished.json", "study.yaml", "environment.json"} <= {
+        file.name for file in folder.iterdir()
+    }
     assert "Not for clinical use" in report
     assert "http" not in report.split("<main>")[1], "a report asks the network for nothing"
 

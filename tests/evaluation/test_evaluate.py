@@ -34,11 +34,12 @@ def test_real_images_of_the_asked_rows_reach_floor_and_ceiling(train, test, judg
 
 
 def test_wrong_images_are_told_from_real_ones(train, test, judge, features, asked):
-    flipped = test.bytes(asked).flip(-1)  # the other place
-    smooth = torch.full_like(flipped, 128)
+    place, noise = test.factors["place"], test.factors["noise"]
+    elsewhere = [int(((place != place[row]) & (noise == noise[row])).nonzero()[0]) for row in asked]
+    smooth = torch.full_like(test.bytes(asked), 128)
 
     real = evaluate_images(test.bytes(asked), asked, train, test, features=features, settings=FAST)
-    wrong_place = evaluate_images(flipped, asked, train, test, features={}, judge=judge, settings=FAST)
+    wrong_place = evaluate_images(test.bytes(elsewhere), asked, train, test, features={}, judge=judge, settings=FAST)
     empty = evaluate_images(smooth, asked, train, test, features=features, settings=FAST)
 
     assert wrong_place["factor/place"].value < 0.1

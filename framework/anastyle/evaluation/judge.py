@@ -47,7 +47,7 @@ class Judge:
         cls,
         split: Examples,
         seed: int,
-        steps: int = 900,
+        steps: int = 600,
         *,
         heads: dict[str, int] | None = None,
         max_side: int = 128,

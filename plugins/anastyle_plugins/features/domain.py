@@ -28,7 +28,7 @@ class Domain(Feature):
 
         width: int = 64
         """F. Keep it well below the number of images: a covariance has F (F + 1) / 2 entries."""
-        steps: int = 900
+        steps: int = 600
         batch_size: int = 64
         lr: float = 5e-3
         max_side: int = 128
