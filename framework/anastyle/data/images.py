@@ -157,7 +157,7 @@ def _check_header(image: Image.Image, name: str) -> None:
     width, height = image.size
     if width * height > MAX_PIXELS:
         raise ImageError(name, "over 64 megapixels; make it smaller first")
-    if image.mode.startswith("I") or ";16" in str(image.tile):
+    if image.mode.startswith("I") or ";16" in str(getattr(image, "tile", "")):
         raise ImageError(name, "16-bit pixels; choose a window and scale it to 8 bits first")
     if image.mode == "F":
         raise ImageError(name, "float pixels; choose a range and scale it to 8 bits first")

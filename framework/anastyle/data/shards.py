@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-import webdataset
+from webdataset.writer import TarWriter
 
 from anastyle.data.images import png
 from anastyle.errors import DataError, listing
@@ -226,7 +226,7 @@ class _Writer:
             self._finish()
             self.path = self.folder / f"{self.split}-{len(self.shards):06d}.tar"
             self.file = self.path.open("wb")
-            self.tar = webdataset.TarWriter(self.file, encoder=False, mtime=0, user="", group="")
+            self.tar = TarWriter(self.file, encoder=False, mtime=0, user="", group="")
         self.tar.write(_sample(record))
         self.count += 1
 

@@ -257,7 +257,8 @@ def even(image: Tensor, focus: Tensor) -> Tensor:
 def outlined(seen: Look, mask: Tensor) -> list[Tensor]:
     """Return how far both outlines are from the masks (B, 1, side, side)."""
     whole = F.adaptive_avg_pool2d(mask, seen.where.shape[-1])
-    around = F.adaptive_avg_pool2d(sample(mask, seen.grid), seen.unrolled.shape[-2:])
+    radii, angles = seen.unrolled.shape[-2:]
+    around = F.adaptive_avg_pool2d(sample(mask, seen.grid), (radii, angles))
     logits, truth = (seen.where, seen.unrolled), (whole, around.clamp(0, 1))
     return [3 * F.binary_cross_entropy_with_logits(a, b) for a, b in zip(logits, truth, strict=True)]
 
