@@ -19,7 +19,6 @@ from anastyle.registry import REGISTRIES
 from anastyle.stages import PLANS
 from anastyle.stages.settings import schema
 
-VERSION = 1  # of the stages' meaning; raised when the same sections come to train something else
 CADENCE = ("checkpoint_every", "keep_checkpoints", "log_every")  # settings that change no weight
 
 
@@ -45,7 +44,7 @@ def nodes(run: Run, data: dict[str, Any], store: Path) -> dict[str, Node]:
         plan = PLANS[stage]
         settings = run.config["stages"][stage]
         identity = {
-            "version": VERSION,
+            "version": plan.version,
             "stage": stage,
             "seed": run.seed,
             "data": data,

@@ -21,10 +21,10 @@ from anastyle.parts import Parts
 from anastyle.plan import Node
 from anastyle.registry import FEATURES
 from anastyle.settings import EvaluateSettings
+from anastyle.stages import INSTRUMENTS
 from anastyle.stages.generate import to_uint8
 from anastyle.tracking import Tracker
 
-VERSION = 2  # of the instruments' architecture and training; raised when they change
 SEED = 0  # of the instruments: the same ones measure every variant and seed
 
 
@@ -74,7 +74,14 @@ def instruments(
     settings: EvaluateSettings, count: int, parts: Parts, output: Path, device: torch.device
 ) -> Instruments:
     """Return the instruments of a data set, trained on its real training images once."""
-    identity = [VERSION, parts.data.fingerprint, parts.image_size, settings.judge_steps, settings.domain_steps, SEED]
+    identity = [
+        INSTRUMENTS,
+        parts.data.fingerprint,
+        parts.image_size,
+        settings.judge_steps,
+        settings.domain_steps,
+        SEED,
+    ]
     key = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
     if f"{key}-{count}" in _built:
         return _built[f"{key}-{count}"]

@@ -5,6 +5,8 @@ A training stage is one module whose losses come out of ``forward``, so that DDP
 
 from dataclasses import dataclass
 
+INSTRUMENTS = 2  # version of the networks that measure: their architecture and their training
+
 
 @dataclass(frozen=True)
 class StagePlan:
@@ -14,6 +16,7 @@ class StagePlan:
     after: tuple[str, ...] = ()
     trained: bool = True
     reads_captions: bool = False
+    version: int = 1  # of the stage's meaning; raised when the same sections come to train or measure something else
 
 
 PLANS = {
@@ -26,5 +29,5 @@ PLANS = {
         reads_captions=True,
     ),
     "generate": StagePlan(sections=(), after=("diffuse",), trained=False),
-    "evaluate": StagePlan(sections=(), after=("generate",), trained=False),
+    "evaluate": StagePlan(sections=(), after=("generate",), trained=False, version=INSTRUMENTS),
 }
