@@ -7,13 +7,13 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from anastyle.config import load_yaml, parse_word, plain, read_section, read_typed, refuse, unreadable
 from anastyle.errors import ConfigError, did_you_mean
-from anastyle.merge import SECTIONS, deep, merge, without_null_weights
+from anastyle.merge import PARTS, SECTIONS, deep, merge, without_null_weights
 from anastyle.registry import REGISTRIES
 from anastyle.settings import read_data
 from anastyle.stages.settings import schema
@@ -82,7 +82,9 @@ def read(path: str | Path, overrides: Sequence[str] = ()) -> Experiment:
     chosen = _chosen(whole)
     on_top = {key: value for key, value in typed_in.items() if key in SECTIONS}
     shared = {key: value for key, value in whole.items() if key in SECTIONS}
-    variants = _spelled_out({name: merge(shared, variant, on_top) for name, variant in chosen.items()}, heading)
+    without = {name: merge(shared, variant) for name, variant in chosen.items()}
+    with_words = {name: merge(config, _fitting(on_top, config, without)) for name, config in without.items()}
+    variants = _spelled_out(with_words, heading)
     name, seeds = whole.get("name") or file.stem, _seeds(whole)
     runs = [Run(name, variant, seed, deepcopy(config)) for seed in seeds for variant, config in variants.items()]
     return Experiment(
@@ -96,6 +98,29 @@ def read(path: str | Path, overrides: Sequence[str] = ()) -> Experiment:
         sweep=whole.get("sweep"),
         overrides=list(overrides),
     )
+
+
+def _fitting(on_top: Config, config: Config, variants: Mapping[str, Config]) -> Config:
+    """Return the typed-in options that concern this variant: its parts have them, or no variant's part does."""
+    kept = deepcopy(on_top)
+    for part in PARTS:
+        options = kept.get(part)
+        if not isinstance(options, dict) or "name" in options:
+            continue
+        others = [other.get(part) for other in variants.values()]
+        for option in list(options):
+            if not _has(part, config.get(part), option) and any(_has(part, other, option) for other in others):
+                del options[option]
+        if not options:
+            del kept[part]
+    return kept
+
+
+def _has(part: str, section: Any, option: str) -> bool:
+    """Say whether the component that a section names has an option."""
+    if not isinstance(section, Mapping) or section.get("name") not in REGISTRIES[part].names():
+        return False
+    return option in {known.name for known in fields(REGISTRIES[part].get(section["name"]).Config)}
 
 
 def command_line(words: Sequence[str]) -> Config:

@@ -257,3 +257,21 @@ def test_the_document_reads_back_as_the_same_runs(files):
     )
 
     assert read(path).runs == experiment.runs
+
+
+def test_a_typed_option_reaches_the_variants_whose_part_has_it():
+    root = Path(__file__).parents[2]
+
+    experiment = read(root / "experiments" / "ablation.yaml", ["fuser.hidden_dim=128", "encoder.width=4"])
+
+    widths = {name: config["fuser"].get("hidden_dim") for name, config in experiment.variants.items()}
+    assert widths == {"full": 128, "no_attributes": 128, "naive_concat": 128, "no_disentanglement": None}
+    assert experiment.variants["full"]["encoder"]["width"] == 4
+    assert experiment.variants["no_disentanglement"]["encoder"] is None
+
+
+def test_a_typed_option_that_no_variant_has_is_refused():
+    root = Path(__file__).parents[2]
+
+    with pytest.raises(ConfigError, match="hiden_dim: no such option"):
+        read(root / "experiments" / "ablation.yaml", ["fuser.hiden_dim=128"])
