@@ -21,6 +21,8 @@ import torch
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from PIL.Image import Image
 
 from anastyle.records import Caption
@@ -298,6 +300,16 @@ class Dataset(ABC):
 
 class Feature(Component):
     """A network whose outputs distances are measured on. ``(config, *, classes: int)``"""
+
+    def fit(self, split: Any, *, seed: int = 0, device: str | torch.device = "cpu") -> None:
+        """Learn from a training split; most features have nothing to learn."""
+
+    def save(self, path: Path) -> None:
+        """Write what ``fit`` learned as one safetensors file."""
+
+    def load(self, path: Path) -> Feature:
+        """Read what ``save`` wrote."""
+        return self
 
     @abstractmethod
     def forward(self, image: Tensor) -> Tensor:

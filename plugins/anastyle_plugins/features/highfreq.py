@@ -6,7 +6,6 @@ first is ``domain``). Nothing is trained: the numbers are radially binned log po
 
 import hashlib
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -35,9 +34,6 @@ class HighFreq(Feature):
     def __init__(self, config: Config, *, classes: int = 0) -> None:
         super().__init__(config)
         self.register_buffer("opponent", torch.tensor(OPPONENT), persistent=False)
-
-    def fit(self, split: Any, *, seed: int = 0, device: str = "cpu") -> None:
-        """Nothing to learn."""
 
     @torch.no_grad()
     def forward(self, image: Tensor) -> Tensor:
@@ -74,13 +70,6 @@ class HighFreq(Feature):
         """Name the features by their options."""
         text = f"highfreq-1 {sorted(asdict(self.config).items())}"
         return "highfreq-" + hashlib.sha256(text.encode()).hexdigest()[:8]
-
-    def save(self, path: Path) -> None:
-        """Nothing to keep."""
-
-    def load(self, path: Path) -> "HighFreq":
-        """Nothing to read."""
-        return self
 
 
 def binned(power: Tensor, index: Tensor, count: int) -> Tensor:
