@@ -34,12 +34,6 @@ class NumericalError(AnastyleError):
     exit_code = 4
 
 
-class PartialError(AnastyleError):
-    """Some variants failed; the table is partial."""
-
-    exit_code = 7
-
-
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return `` Did you mean 'x'?`` for the closest known word, or nothing."""
     near = get_close_matches(word, list(known), n=1, cutoff=0.6)

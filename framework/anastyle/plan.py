@@ -13,7 +13,6 @@ from typing import Any
 
 from anastyle.checkpoint import is_complete
 from anastyle.config import section, typed
-from anastyle.errors import ConfigError
 from anastyle.experiment import STAGES, Run
 from anastyle.registry import REGISTRIES
 from anastyle.stages import PLANS
@@ -61,21 +60,10 @@ def nodes(run: Run, data: dict[str, Any], store: Path) -> dict[str, Node]:
 
 
 def active(run: Run) -> list[str]:
-    """Return the stages a run goes through; what nothing reads is not trained.
-
-    Raises:
-        ConfigError: a stage that the run cannot do without is switched off.
-    """
-    config = run.config
-    aligner, _ = section(REGISTRIES["aligner"], config["aligner"], "aligner")
-    wanted = [stage for stage in STAGES if config["stages"].get(stage) is not None]
-    if not aligner.trained:
-        return [stage for stage in wanted if stage not in ("disentangle", "align")]
-    missing = [stage for stage in ("disentangle", "align") if stage not in wanted]
-    if missing and "diffuse" in wanted:
-        name = config["aligner"]["name"]
-        raise ConfigError(f"stages.{missing[0]}: is off, but aligner '{name}' learns there. Turn it on.")
-    return wanted
+    """Return the stages a run goes through; what nothing reads is not trained. ``check`` has seen that they fit."""
+    aligner, _ = section(REGISTRIES["aligner"], run.config["aligner"], "aligner")
+    unread = () if aligner.trained else ("disentangle", "align")
+    return [stage for stage in STAGES if run.config["stages"].get(stage) is not None and stage not in unread]
 
 
 def _identity(name: str, mapping: dict[str, Any] | None) -> Any:

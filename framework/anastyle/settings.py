@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal, NamedTuple
 
-from anastyle.config import plain, read_section, read_typed, refuse
+from anastyle.config import plain, read_section, read_typed
 from anastyle.errors import ConfigError
 from anastyle.registry import DATASETS
 
@@ -71,18 +71,6 @@ class Data(NamedTuple):
     name: str | None  # of the dataset plugin; None: a prepared folder, settings.root
     dataset: Any = None  # its class
     config: Any = None  # its typed options
-
-
-def data_of(mapping: Mapping[str, Any], where: str = "data") -> Data:
-    """Return what a ``data`` section chose.
-
-    Raises:
-        ConfigError: it names no source or two, or options that neither anastyle nor the dataset has.
-    """
-    data, problems = read_data(mapping, where)
-    refuse(problems)
-    assert data is not None  # no problem, hence data
-    return data
 
 
 def read_data(mapping: Any, where: str = "data") -> tuple[Data | None, list[str]]:

@@ -116,6 +116,11 @@ def signed(pixels: Tensor) -> Tensor:
     return pixels.float().div_(127.5).sub_(1)
 
 
+def unsigned(image: Tensor) -> Tensor:
+    """Return floats in [-1, 1], what lies beyond cut off, as uint8 pixels on the CPU, the same shape."""
+    return image.float().add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8).cpu()
+
+
 def pixels_of(image: Image.Image) -> Tensor:
     """Return the pixels of an RGB or L image, uint8 (C, H, W)."""
     array = np.array(image)  # a copy that may be written to

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from anastyle.data.images import unsigned
 from anastyle.errors import DataError
 from anastyle.evaluation.classifier import Classifier, resized
 
@@ -125,7 +126,7 @@ def pixels(split: Examples, side: int, rows: list[int] | None = None) -> tuple[T
     chosen = range(len(split)) if rows is None else rows
     images, masks = [], []
     for row in chosen:
-        images.append(to_bytes(resized(split.image(row)[None], side)))
+        images.append(unsigned(resized(split.image(row)[None], side)))
         mask = split.mask(row) if len(masks) == len(images) - 1 else None
         if mask is not None:
             masks.append(F.interpolate(mask[None].float(), size=(side, side), mode="nearest").to(torch.uint8))
@@ -136,8 +137,3 @@ def shown(images: Tensor) -> Iterator[Tensor]:
     """Yield uint8 images in chunks (b, 3, H, W), in [-1, 1]."""
     for start in range(0, len(images), CHUNK):
         yield images[start : start + CHUNK].float() / 127.5 - 1
-
-
-def to_bytes(image: Tensor) -> Tensor:
-    """Return images in [-1, 1] as uint8."""
-    return ((image.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)

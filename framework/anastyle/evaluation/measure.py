@@ -14,6 +14,8 @@ from torch import Tensor
 from anastyle.checkpoint import is_complete, load_tensors, write_folder
 from anastyle.config import section, typed
 from anastyle.data.cache import cached
+from anastyle.data.images import unsigned
+from anastyle.data.loader import in_order
 from anastyle.evaluation.evaluate import Reference, Settings, Value, evaluate_images, reference
 from anastyle.evaluation.judge import Judge, questions
 from anastyle.interfaces import Feature
@@ -22,7 +24,6 @@ from anastyle.plan import Node
 from anastyle.registry import FEATURES
 from anastyle.settings import EvaluateSettings
 from anastyle.stages import INSTRUMENTS
-from anastyle.stages.generate import to_uint8
 from anastyle.tracking import Tracker
 
 SEED = 0  # of the instruments: the same ones measure every variant and seed
@@ -123,11 +124,10 @@ def decoded(parts: Parts, rows: list[int], output: Path, device: torch.device) -
     @torch.no_grad()
     def compute() -> dict[str, Tensor]:
         shown = []
-        for start in range(0, len(rows), 64):
-            image = parts.test.batch(rows[start : start + 64], ("image",)).image
-            assert image is not None
-            mean, _ = autoencoder.encode(image.to(device)).chunk(2, dim=1)
-            shown.append(to_uint8(autoencoder.decode(mean)))
+        for batch in in_order(parts.test.subset(rows), ("image",), batch_size=64):
+            assert batch.image is not None
+            mean, _ = autoencoder.encode(batch.image.to(device)).chunk(2, dim=1)
+            shown.append(unsigned(autoencoder.decode(mean)))
         return {"images": torch.cat(shown)}
 
     return cached(output / "cache", identity, compute)["images"]

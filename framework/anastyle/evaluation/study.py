@@ -4,14 +4,14 @@ from pathlib import Path
 
 import yaml
 
-from anastyle.checkpoint import load_tensors, write_json
+from anastyle.checkpoint import load_tensors
+from anastyle.data.images import unsigned
 from anastyle.data.split import PreparedSet, Split
-from anastyle.evaluation.judge import to_bytes
 from anastyle.evaluation.measure import values_of
 from anastyle.evaluation.report import Cloud, Curve, Grid, Picture, Row, Scatter, Strip, StudyReport, tsne, write_report
 from anastyle.evaluation.tables import write_tables
 from anastyle.experiment import Experiment
-from anastyle.jsonlines import JsonLines, read_json
+from anastyle.jsonlines import JsonLines, read_json, write_json
 from anastyle.plan import Node
 from anastyle.stages import PLANS
 
@@ -36,16 +36,19 @@ def finish_study(experiment: Experiment, plans: Plans, data: PreparedSet) -> lis
         config_yaml=yaml.safe_dump(experiment.document(), sort_keys=False),
     )
     files.append(write_report(report, experiment.folder))
-    record = {f"{variant}/seed-{seed}": plan["evaluate"].fingerprint for (variant, seed), plan in plans.items()}
-    write_json(experiment.folder / "finished.json", record)
+    write_json(experiment.folder / "finished.json", endings(plans))
     return files
 
 
 def finished(experiment: Experiment, plans: Plans) -> bool:
     """Say whether table and report stand for just these runs."""
     record = read_json(experiment.folder / "finished.json")
-    wanted = {f"{variant}/seed-{seed}": plan["evaluate"].fingerprint for (variant, seed), plan in plans.items()}
-    return record == wanted and (experiment.folder / "report.html").is_file()
+    return record == endings(plans) and (experiment.folder / "report.html").is_file()
+
+
+def endings(plans: Plans) -> dict[str, str]:
+    """Return the fingerprint that each run ended with."""
+    return {f"{variant}/seed-{seed}": plan["evaluate"].fingerprint for (variant, seed), plan in plans.items()}
 
 
 def summary(experiment: Experiment) -> str:
@@ -78,7 +81,7 @@ def samples(shown: dict[str, Plan], data: PreparedSet, experiment: Experiment) -
     split: Split = data.split("test", image_size=run["data"]["image_size"])
     count = min(count, len(split))
     captions = [split.captions[i].text for i in range(count)]
-    real = [Picture(to_bytes(split.image(i)), captions[i]) for i in range(count)]
+    real = [Picture(unsigned(split.image(i)), captions[i]) for i in range(count)]
     strips = [Strip("real", real, "held-out images that the captions describe")]
     for variant, plan in shown.items():
         images = load_tensors(plan["generate"].folder / "images.safetensors")["images"]

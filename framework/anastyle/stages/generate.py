@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from anastyle.data.images import unsigned
+from anastyle.devices import to_device
 from anastyle.interfaces import Aligner, Backbone, Embedded, Fuser
 from anastyle.sampling import classifier_free, conditions, sample
 from anastyle.settings import GenerateSettings
@@ -32,15 +34,10 @@ def generate(
     painted = []
     for start in range(0, len(keys), settings.batch_size):
         rows = slice(start, start + settings.batch_size)
-        batch = Embedded(*(part[rows].to(device) for part in embedded))
+        batch = to_device(Embedded(*(part[rows] for part in embedded)), device)
         asked = conditions(fuser, aligner(batch), len(batch.tokens), device)
         latent = noise(backbone.noise_shape(), seed, "generate", keys[rows], 0).to(device)
         latent = sample(backbone, classifier_free(asked, settings.guidance), latent, steps=settings.steps)
-        painted.append(to_uint8(backbone.decode(latent).image))
+        painted.append(unsigned(backbone.decode(latent).image))
         advance(len(batch.tokens))
     return torch.cat(painted)
-
-
-def to_uint8(image: Tensor) -> Tensor:
-    """Return images in [-1, 1] as bytes on the CPU."""
-    return image.float().add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8).cpu()

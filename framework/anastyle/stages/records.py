@@ -3,10 +3,11 @@
 import torch
 from torch import Tensor
 
+from anastyle.data.images import unsigned
 from anastyle.data.split import Split
+from anastyle.devices import to_device
 from anastyle.interfaces import Encoder
 from anastyle.parts import Parts
-from anastyle.stages.generate import to_uint8
 
 
 @torch.no_grad()
@@ -23,9 +24,9 @@ def align_codes(parts: Parts, encoder: str, count: int, device: torch.device) ->
     assert batch.label is not None
     assert batch.embedded is not None
     aligner = parts.aligner.to(device).eval()
-    read = aligner(type(batch.embedded)(*(part.to(device) for part in batch.embedded))).factors
+    read = aligner(to_device(batch.embedded, device)).factors
     assert read is not None
-    goal = aligner.standardised(type(batch.target)(*(part.to(device) for part in batch.target)))
+    goal = aligner.standardised(to_device(batch.target, device))
     visual = {f"visual_{name}": getattr(goal, name).flatten(1).cpu() for name in ("anatomy", "style")}
     textual = {f"text_{name}": getattr(read, name).flatten(1).cpu() for name in ("anatomy", "style")}
     return {**visual, **textual, "label": batch.label}
@@ -38,11 +39,11 @@ def factor_maps(encoder: Encoder, split: Split, device: torch.device, count: int
     assert batch.image is not None
     encoder.to(device).eval()
     shown = encoder.describe(batch.image.to(device))
-    found = {"image": to_uint8(batch.image)}
+    found = {"image": unsigned(batch.image)}
     if shown.maps is not None:
-        found["maps"] = to_uint8(colour_maps(shown.maps.cpu()))
+        found["maps"] = unsigned(colour_maps(shown.maps.cpu()))
     if shown.reconstruction is not None:
-        found["reconstruction"] = to_uint8(shown.reconstruction)
+        found["reconstruction"] = unsigned(shown.reconstruction)
     return found
 
 
