@@ -12,8 +12,10 @@ from typing import Any
 from anastyle.config import refuse
 from anastyle.errors import MissingError
 from anastyle.experiment import STAGES, Config, Experiment
+from anastyle.fetch import wanted
 from anastyle.merge import PARTS
 from anastyle.registry import REGISTRIES
+from anastyle.weights import HOME, is_id, lacking, place
 
 LEAST_FREE = 1 << 30  # bytes at the output
 NEEDED = {  # what a stage cannot do without
@@ -31,7 +33,8 @@ def check(experiment: Experiment) -> str:
         MissingError: a path that is not there, or a disk that is full; all of them at once.
     """
     refuse(wiring_problems(experiment), str(experiment.file))
-    refuse([*path_problems(experiment), *disk_problems(experiment.output)], str(experiment.file), MissingError)
+    missing = [*path_problems(experiment), *weight_problems(experiment), *disk_problems(experiment.output)]
+    refuse(missing, str(experiment.file), MissingError)
     return summary(experiment)
 
 
@@ -92,6 +95,20 @@ def path_problems(experiment: Experiment) -> list[str]:
                 if option != "root" and _is_path(option, value) and not Path(value).expanduser().exists():
                     found[f"{section}.{option}={value}: there is no such file or folder."] = None
     return list(found)
+
+
+def weight_problems(experiment: Experiment) -> list[str]:
+    """Name the pretrained weights that are not here, and how to get them."""
+    found = []
+    for checkpoint in wanted(experiment):
+        named = _is_path("", checkpoint.path) and not Path(checkpoint.path).expanduser().exists()  # a path problem
+        if not named and (missing := lacking(place(checkpoint), checkpoint.files)):
+            found.append(f"{checkpoint.option}={checkpoint.path}: not here: {', '.join(missing)}")
+    if any(is_id(checkpoint.path) for checkpoint in wanted(experiment)) and found:
+        found[-1] += (
+            f"\n  Where there is a network: anastyle fetch {experiment.file} --to weights; here: {HOME}=weights"
+        )
+    return found
 
 
 def _is_path(option: str, value: Any) -> bool:

@@ -100,6 +100,20 @@ def params(args: Args) -> int:
     return 0
 
 
+def fetch(args: Args) -> int:
+    """``anastyle fetch FILE|NAME [a.b=c ...] [--to DIR]``."""
+    from anastyle.fetch import fetch, of_plugin, wanted
+
+    if Path(args.file).suffix in (".yaml", ".yml"):
+        from anastyle.experiment import read
+
+        checkpoints = wanted(read(args.file, args.words))
+    else:
+        checkpoints = of_plugin(args.file, args.words)
+    say(fetch(checkpoints, None if args.to is None else Path(args.to)))
+    return 0
+
+
 def prepare(args: Args) -> int:
     """``anastyle prepare NAME [SOURCE] OUT [key=value ...]``."""
     from anastyle.config import parse_word
@@ -168,6 +182,8 @@ def build_parser() -> argparse.ArgumentParser:
     verb.add_argument("name", metavar="NAME")
     add_file(add_verb(verbs, "check", check, "an experiment file, before anything is built"))
     add_file(add_verb(verbs, "params", params, "the parameters of each part, frozen and trained"))
+    verb = add_file(add_verb(verbs, "fetch", fetch, "download the pretrained weights of an experiment or a plugin"))
+    verb.add_argument("--to", metavar="DIR", help="a plain folder to carry along (default: the hub's cache)")
     verb = add_verb(verbs, "prepare", prepare, "a dataset, written as shards")
     verb.add_argument("name", metavar="NAME", help="a dataset: anastyle list datasets")
     verb.add_argument("words", metavar="[SOURCE] OUT [key=value ...]", nargs="*", help="where from, where to, options")

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
     from PIL.Image import Image
 
+    from anastyle.weights import Checkpoint
+
 from anastyle.records import Caption
 
 Losses = dict[str, Tensor]
@@ -129,9 +131,9 @@ class Component(nn.Module, ABC):
         self.config = config
 
     @classmethod
-    def files(cls, config: Any) -> str:
-        """Name the contents of the files a config points to; they decide the outcome as much as the config does."""
-        return ""
+    def checkpoints(cls, config: Any) -> list[Checkpoint]:
+        """Name the pretrained weights a config asks for; they decide the outcome as much as the config does."""
+        return []
 
 
 class Encoder(Component):

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from anastyle import weights
 from anastyle.checkpoint import is_complete
 from anastyle.config import section, typed
 from anastyle.experiment import STAGES, Run
@@ -70,7 +71,7 @@ def _identity(name: str, mapping: dict[str, Any] | None) -> Any:
     if mapping is None:
         return None
     cls, config = section(REGISTRIES[name], mapping, name)
-    return {**mapping, "files": cls.files(config)}
+    return {**mapping, "weights": [weights.identity(checkpoint) for checkpoint in cls.checkpoints(config)]}
 
 
 def settings_of(node: Node) -> Any:

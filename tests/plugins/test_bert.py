@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import time
 
 import huggingface_hub
 import pytest
@@ -10,7 +9,7 @@ import torch
 from transformers import BertConfig, BertForMaskedLM, DistilBertConfig, DistilBertModel
 
 from anastyle import DataError, MissingError
-from anastyle_plugins.embedders.bert import Bert, find
+from anastyle_plugins.embedders.bert import Bert
 
 CAPTIONS = ["a round, brown lesion", "red spot", "one star-shaped lesion in the upper left; jagged, streaked and red"]
 
@@ -98,18 +97,6 @@ def test_other_weights_have_another_fingerprint(folder):
     assert load(folder).fingerprint() != before
 
 
-def test_a_missing_model_is_named_at_once_with_its_files(hub):
-    start = time.process_time()
-    with pytest.raises(MissingError) as caught:
-        find("medicalai/ClinicalBERT", None)
-
-    assert time.process_time() - start < 0.5
-    assert caught.value.exit_code == 3
-    for word in ("medicalai/ClinicalBERT", "config.json", "model.safetensors", "vocab.txt", "embedder.model=PATH"):
-        assert word in str(caught.value)
-    assert len(str(caught.value).splitlines()) <= 5
-
-
 @pytest.mark.parametrize("file", ["config.json", "model.safetensors", "vocab.txt"])
 def test_a_missing_file_is_named_alone(folder, file):
     for name in ("tokenizer.json", file):
@@ -122,15 +109,6 @@ def test_a_missing_file_is_named_alone(folder, file):
     assert sum(name in str(caught.value) for name in ("config.json", "model.safetensors", "vocab.txt")) == 1
 
 
-def test_a_missing_shard_is_named(folder):
-    (folder / "model.safetensors").unlink()
-    index = {"weight_map": {"a": "model-00001-of-00001.safetensors"}}
-    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
-
-    with pytest.raises(MissingError, match="model-00001-of-00001"):
-        load(folder)
-
-
 def test_weights_of_another_model_are_refused(folder):
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 3}))
@@ -139,25 +117,10 @@ def test_weights_of_another_model_are_refused(folder):
         load(folder)
 
 
-def test_older_weights_are_read_without_running_what_they_hold(folder):
-    before = load(folder).embed(CAPTIONS).pooled
+def test_pickled_weights_are_not_read(folder):
     model = load(folder).model
     (folder / "model.safetensors").unlink()
     torch.save(model.state_dict(), folder / "pytorch_model.bin")
 
-    torch.testing.assert_close(load(folder).embed(CAPTIONS).pooled, before)
-
-    torch.save({**model.state_dict(), "trap": Trap(folder / "sprung")}, folder / "pytorch_model.bin")
-    with pytest.raises(Exception, match=r"(?i)weights.only|unsupported|pickle"):
+    with pytest.raises(MissingError, match=r"not here: model\.safetensors"):
         load(folder)
-    assert not (folder / "sprung").exists()
-
-
-class Trap:
-    """Touches a file when a careless reader unpickles it."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return type(self.path).touch, (self.path,)

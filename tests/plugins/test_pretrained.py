@@ -9,6 +9,7 @@ import torch
 import anastyle_plugins.pretrained as pretrained
 from anastyle import Batch, Condition, Embedded, MissingError
 from anastyle.data.images import pixels_of, signed
+from anastyle.weights import find
 from anastyle_plugins.autoencoders.kl import KL
 from anastyle_plugins.backbones.compact_dit import CompactDiT
 from anastyle_plugins.datasets.phantom import Phantom
@@ -66,5 +67,5 @@ def pretrained_condition(embedded: Embedded, shift: int) -> Condition:
 
 
 def test_a_folder_that_is_not_there_is_named_with_the_way_out() -> None:
-    with pytest.raises(MissingError, match="no such folder of weights"):
-        pretrained.locate("nowhere/at/all", "transformer")
+    with pytest.raises(MissingError, match=r"backbone\.path: nowhere/at/all is not here: config\.json"):
+        find(pretrained.checkpoint("backbone.path", "nowhere/at/all", "transformer"))

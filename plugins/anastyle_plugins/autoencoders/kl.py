@@ -15,7 +15,8 @@ from diffusers import AutoencoderKL
 from torch import Tensor
 
 from anastyle import AUTOENCODERS, Autoencoder, Batch, Losses
-from anastyle_plugins.pretrained import identify, load
+from anastyle.weights import Checkpoint
+from anastyle_plugins.pretrained import SHIPPED, checkpoint, load
 
 # what is built where no weights are wanted, on the meta device (facts part E)
 ARCHITECTURES: dict[str, dict[str, Any]] = {
@@ -52,7 +53,7 @@ class KL(Autoencoder):
         self.model: Any  # an AutoencoderKL, whose annotations are too narrow for its own arguments
         if config.path is not None:
             known = ARCHITECTURES.get(config.path) if torch.get_default_device().type == "meta" else None
-            self.model = build(**known) if known else load(AutoencoderKL, config.path, "autoencoder")
+            self.model = build(**known) if known else load(AutoencoderKL, self.checkpoints(config)[0], "vae")
             self.requires_grad_(False)
         else:
             levels = len(config.widths)
@@ -81,9 +82,10 @@ class KL(Autoencoder):
         return {"widths": [4, 8, 8], "groups": 4}
 
     @classmethod
-    def files(cls, config: Any) -> str:
-        """Name the weights that ``path`` points to."""
-        return identify(config.path, "autoencoder")
+    def checkpoints(cls, config: Any) -> list[Checkpoint]:
+        """Name the weights that ``path`` points to; in a pipeline they are the ``vae``."""
+        part = "autoencoder" if config.path == SHIPPED else "vae"
+        return [checkpoint("autoencoder.path", config.path, part)] if config.path else []
 
     def encode(self, image: Tensor) -> Tensor:
         """Return scaled latent moments (B, 2 * channels, h, w)."""

@@ -7,8 +7,9 @@ from typing import Any
 from diffusers import PixArtTransformer2DModel
 
 from anastyle import BACKBONES, Autoencoder
+from anastyle.weights import Checkpoint
 from anastyle_plugins.backbones._pixart import PixArt
-from anastyle_plugins.pretrained import identify, load
+from anastyle_plugins.pretrained import checkpoint, load
 
 
 @BACKBONES.register
@@ -31,7 +32,7 @@ class CompactDiT(PixArt):
     def __init__(self, config: Config, *, autoencoder: Autoencoder, image_size: int) -> None:
         super().__init__(config, autoencoder=autoencoder, image_size=image_size)
         if config.path is not None:
-            transformer = load(PixArtTransformer2DModel, config.path, "transformer")
+            transformer = load(PixArtTransformer2DModel, self.checkpoints(config)[0], "transformer")
         else:
             transformer = PixArtTransformer2DModel(
                 num_attention_heads=config.heads,
@@ -48,9 +49,9 @@ class CompactDiT(PixArt):
         self.adopt(transformer, pretrained=config.path is not None)
 
     @classmethod
-    def files(cls, config: Any) -> str:
+    def checkpoints(cls, config: Any) -> list[Checkpoint]:
         """Name the weights that ``path`` points to."""
-        return identify(config.path, "transformer")
+        return [checkpoint("backbone.path", config.path, "transformer")] if config.path else []
 
     @classmethod
     def tiny(cls, folder: Path) -> dict[str, Any]:

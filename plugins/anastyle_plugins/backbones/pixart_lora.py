@@ -8,8 +8,9 @@ import torch
 from diffusers import PixArtTransformer2DModel
 
 from anastyle import BACKBONES, Autoencoder
+from anastyle.weights import Checkpoint
 from anastyle_plugins.backbones._pixart import PixArt
-from anastyle_plugins.pretrained import identify, load
+from anastyle_plugins.pretrained import checkpoint, load
 
 # what is built where no weights are wanted, on the meta device (facts part E)
 ARCHITECTURES: dict[str, dict[str, Any]] = {
@@ -44,16 +45,16 @@ class PixArtLoRA(PixArt):
         self.adopt(self.open(config), pretrained=True)
 
     @classmethod
-    def files(cls, config: Any) -> str:
-        """Name the weights, where they are a folder; a hub id is named by its revision."""
-        return identify(config.path, "transformer")
+    def checkpoints(cls, config: Any) -> list[Checkpoint]:
+        """Name the transformer's weights."""
+        return [checkpoint("backbone.path", config.path, "transformer", config.revision)]
 
-    @staticmethod
-    def open(config: Config) -> Any:
+    @classmethod
+    def open(cls, config: Config) -> Any:
         """Return the transformer; on the meta device its architecture alone."""
         if torch.get_default_device().type == "meta" and config.path in ARCHITECTURES:
             return PixArtTransformer2DModel(**ARCHITECTURES[config.path])
-        return load(PixArtTransformer2DModel, config.path, "transformer", pipeline=True, revision=config.revision)
+        return load(PixArtTransformer2DModel, cls.checkpoints(config)[0], "transformer")
 
     @classmethod
     def tiny(cls, folder: Path) -> dict[str, Any]:

@@ -4,30 +4,29 @@ The paper cites Bio_ClinicalBERT (``emilyalsentzer/Bio_ClinicalBERT``), but its 
 ``medicalai/ClinicalBERT``, a DistilBERT; both fit here.
 """
 
-import hashlib
-import json
-import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import snapshot_download
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from anastyle import EMBEDDERS, DataError, Embedded, Embedder, MissingError, TextDims
-from anastyle_plugins.pretrained import contents
+from anastyle import EMBEDDERS, DataError, Embedded, Embedder, TextDims
+from anastyle.weights import Checkpoint, find, identity
 
-WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")  # the first that is there
-VOCABULARY = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model")
+FILES = (
+    "config.json",
+    "model.safetensors | model.safetensors.index.json",
+    "tokenizer.json | vocab.txt | vocab.json | spiece.model | sentencepiece.bpe.model",
+)
+BESIDE = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "merges.txt", "vocab.txt")
 # what is built where no weights are wanted, on the meta device
 ARCHITECTURES: dict[str, tuple[str, dict[str, int]]] = {
     "medicalai/ClinicalBERT": ("distilbert", {"vocab_size": 119547}),
     "emilyalsentzer/Bio_ClinicalBERT": ("bert", {"vocab_size": 28996}),
 }
-SMALL_FILES = ["config.json", "tokenizer_config.json", "special_tokens_map.json", "merges.txt", *VOCABULARY]
 
 
 @EMBEDDERS.register
@@ -51,8 +50,7 @@ class Bert(Embedder):
         if torch.get_default_device().type == "meta" and config.model in ARCHITECTURES:
             self.model = architecture(config.model)
         else:
-            self.folder = find(config.model, config.revision)
-            self.model, self.tokenizer = load(self.folder)
+            self.model, self.tokenizer = load(find(self.checkpoints(config)[0]))
         self.requires_grad_(False).eval()
         hidden = self.model.config.hidden_size
         self.dims = TextDims(token=hidden, pooled=hidden)
@@ -79,9 +77,9 @@ class Bert(Embedder):
         return {"model": str(folder), "batch_size": 2}
 
     @classmethod
-    def files(cls, config: Any) -> str:
-        """Name the weights, where they are a folder; a hub id is named by its revision."""
-        return contents(Path(config.model)) if Path(config.model).is_dir() else ""
+    def checkpoints(cls, config: Any) -> list[Checkpoint]:
+        """Name the model's weights and vocabulary."""
+        return [Checkpoint("embedder.model", config.model, FILES, config.revision, BESIDE)]
 
     @torch.no_grad()
     def embed(self, captions: list[str]) -> Embedded:
@@ -116,88 +114,13 @@ class Bert(Embedder):
 
     @cached_property
     def _hash(self) -> str:
-        digest = hashlib.sha256()
-        for file in [*present(self.folder, SMALL_FILES), *weight_files(self.folder)]:
-            with file.open("rb") as stream:
-                digest.update(file.name.encode() + hashlib.file_digest(stream, "sha256").digest())
-        return digest.hexdigest()[:16]
+        return identity(self.checkpoints(self.config)[0])
 
 
 def mean_of_words(tokens: Tensor, mask: Tensor) -> Tensor:
     """Return the mean (B, E) of tokens (B, T, E) where the mask (B, T) is True."""
     shown = mask[..., None].to(tokens.dtype)
     return (tokens * shown).sum(dim=1) / shown.sum(dim=1).clamp(min=1)
-
-
-def find(model: str, revision: str | None) -> Path:
-    """Return the folder that holds a model: a local one, the hub's cache, or, when online, a fresh download.
-
-    Raises:
-        MissingError: a file is not here and cannot be fetched.
-    """
-    if Path(model).is_dir():
-        folder = Path(model)
-    else:
-        folder = download(model, revision, offline=True)
-        if lacking(folder) and not offline():
-            folder = download(model, revision, offline=False)
-    missing = lacking(folder)
-    if not missing:
-        assert folder is not None
-        return folder
-    where = f"{model} (revision {revision})" if revision else model
-    wayout = "  Copy them there." if Path(model).is_dir() else (
-        f"  With a network (unset HF_HUB_OFFLINE): hf download {model}\n"
-        "  or name a local folder: embedder.model=PATH"
-    )  # fmt: skip
-    raise MissingError(f"embedder.model: {where}: not here: {', '.join(missing)}\n{wayout}")
-
-
-def offline() -> bool:
-    """Say whether the hub must not be asked."""
-    return any(os.environ.get(name, "").lower() in ("1", "true", "yes", "on") for name in
-               ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"))  # fmt: skip
-
-
-def download(model: str, revision: str | None, *, offline: bool) -> Path | None:
-    """Return the hub's snapshot of a model, safetensors before anything else, or None where there is none."""
-    folder: Path | None = None
-    for weights in ("model*.safetensors*", "pytorch_model.bin"):
-        try:
-            folder = Path(snapshot_download(
-                model, revision=revision, allow_patterns=[*SMALL_FILES, weights], local_files_only=offline
-            ))  # fmt: skip
-        except (OSError, ValueError):  # nothing cached, no network, no such model: `find` says which files it needs
-            return folder
-        if not lacking(folder):
-            break
-    return folder
-
-
-def present(folder: Path, names: "list[str] | tuple[str, ...]") -> list[Path]:
-    """Return those of the files that are there."""
-    return [folder / name for name in names if (folder / name).is_file()]
-
-
-def lacking(folder: Path | None) -> list[str]:
-    """Name what a model's folder lacks."""
-    if folder is None:
-        return ["config.json", WEIGHTS[0], " or ".join(VOCABULARY[:2])]
-    missing = [] if present(folder, ["config.json"]) else ["config.json"]
-    if not present(folder, WEIGHTS):
-        missing.append(WEIGHTS[0])
-    else:
-        missing += [file.name for file in weight_files(folder) if not file.is_file()]
-    return missing if present(folder, VOCABULARY) else [*missing, " or ".join(VOCABULARY[:2])]
-
-
-def weight_files(folder: Path) -> list[Path]:
-    """Return the files that hold a model's weights, whether they are there or not."""
-    first = present(folder, WEIGHTS)[0]
-    if first.name != WEIGHTS[1]:
-        return [first]
-    shards = json.loads(first.read_text(encoding="utf-8"))["weight_map"].values()
-    return [folder / name for name in sorted(set(shards))]
 
 
 def architecture(model: str) -> Any:
@@ -216,9 +139,8 @@ def load(folder: Path) -> tuple[Any, Any]:
     """
     from transformers import AutoModel, AutoTokenizer  # late: a missing model is reported before this long import
 
-    safe = bool(present(folder, WEIGHTS[:2]))  # older models have only a .bin: torch reads it with weights_only
     model, report = AutoModel.from_pretrained(
-        folder, use_safetensors=safe, local_files_only=True, trust_remote_code=False, dtype=torch.float32,
+        folder, use_safetensors=True, local_files_only=True, trust_remote_code=False, dtype=torch.float32,
         output_loading_info=True,
     )  # fmt: skip
     missing = sorted(name for name in report["missing_keys"] if not name.startswith("pooler."))  # unused here

@@ -19,8 +19,10 @@ from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS, TfidfVectorizer
 from torch import Tensor
 
 from anastyle import EMBEDDERS, ConfigError, Embedded, Embedder, TextDims
-from anastyle_plugins.pretrained import identify, locate
+from anastyle.weights import Checkpoint, find
+from anastyle_plugins.pretrained import shipped
 
+FIT = ("model.safetensors",)
 WORD = r"[a-z0-9]+(?:-[a-z0-9]+)*"
 STOP_WORDS = sorted(ENGLISH_STOP_WORDS - {"no", "not", "without", "top", "bottom", "one"})
 
@@ -44,7 +46,7 @@ class TfidfSVD(Embedder):
         super().__init__(config)
         self.fitted: dict[str, np.ndarray] = {}
         if config.path is not None:
-            self.load(locate(config.path, "embedder"))
+            self.load(find(self.checkpoints(config)[0]))
         width = self.fitted["words"].shape[1] if self.fitted else config.dim
         pooled = self.fitted["components"].shape[0] if self.fitted else config.pooled_dim
         self.dims = TextDims(token=3 * width, pooled=pooled)
@@ -55,9 +57,9 @@ class TfidfSVD(Embedder):
         return {"dim": 8, "pooled_dim": 12, "max_tokens": 8}
 
     @classmethod
-    def files(cls, config: Any) -> str:
-        """Name the weights that ``path`` points to."""
-        return identify(config.path, "embedder")
+    def checkpoints(cls, config: Any) -> list[Checkpoint]:
+        """Name the saved fit that ``path`` points to."""
+        return [Checkpoint("embedder.path", shipped(config.path, "embedder"), FIT)] if config.path else []
 
     def fit(self, captions: list[str]) -> None:
         """Fit vocabulary, inverse document frequencies and SVD on these captions; a loaded fit stays as it is."""
