@@ -1,13 +1,13 @@
 """What a computation keeps in memory, counted operation by operation; on the meta device, without any memory at all."""
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -28,7 +28,7 @@ def measure(forward: Callable[[], Any], *, backward: bool = False, flash: bool =
         forward: returns anything; a scalar loss where ``backward`` is asked for.
         flash: count attention as a fused kernel does, which stores no weights; on the meta device there is none.
     """
-    with Meter() as meter, Fused(flash):
+    with Meter() as meter, fused(flash):
         result = forward()
         kept = meter.live
         if backward:
@@ -70,17 +70,16 @@ class Meter(TorchDispatchMode):
         self.peak = max(self.peak, self.live)
 
 
-class Fused(TorchFunctionMode):
-    """Attention that keeps what a fused kernel keeps."""
-
-    def __init__(self, on: bool) -> None:
-        super().__init__()
-        self.on = on
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if self.on and func is F.scaled_dot_product_attention:
-            return _Attention.apply(*args[:3])
-        return func(*args, **(kwargs or {}))
+@contextmanager
+def fused(on: bool) -> Iterator[None]:
+    """Let attention keep what a fused kernel keeps, in the backward pass too, where torch's function modes are off."""
+    true = F.scaled_dot_product_attention
+    if on:
+        F.scaled_dot_product_attention = lambda query, key, value, *_, **__: _Attention.apply(query, key, value)
+    try:
+        yield
+    finally:
+        F.scaled_dot_product_attention = true
 
 
 class _Attention(torch.autograd.Function):

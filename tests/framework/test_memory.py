@@ -67,6 +67,22 @@ def test_fused_attention_keeps_no_weights() -> None:
     assert measure(attend, flash=True).kept < weights / 4
 
 
+def test_what_is_computed_twice_meets_the_same_attention() -> None:
+    from torch.utils.checkpoint import checkpoint
+
+    query = torch.empty(1, 2, 64, 16, device="meta", requires_grad=True)
+
+    def attend(tensor: torch.Tensor) -> torch.Tensor:
+        return F.scaled_dot_product_attention(tensor, tensor, tensor).sum()
+
+    def twice() -> torch.Tensor:
+        again = checkpoint(attend, query, use_reentrant=False)
+        assert isinstance(again, torch.Tensor)
+        return again
+
+    assert measure(twice, backward=True, flash=True).peak > 0
+
+
 def test_real_tensors_count_alike() -> None:
     layer, image = nn.Linear(100, 100, bias=False), torch.zeros(50, 100)
 

@@ -105,8 +105,8 @@ def test_a_transformer_of_other_latents_is_refused(autoencoder: Autoencoder, tmp
 
 
 def adapted(autoencoder: Autoencoder, folder: Path, **options: object) -> PixArtLoRA:
-    config = PixArtLoRA.Config(**{**PixArtLoRA.tiny(folder), **options})
     torch.manual_seed(0)
+    config = PixArtLoRA.Config(**{**PixArtLoRA.tiny(folder), **options})
     return PixArtLoRA(config, autoencoder=autoencoder, image_size=SIZE).train()
 
 

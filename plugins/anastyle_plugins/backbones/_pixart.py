@@ -77,7 +77,7 @@ class PixArt(Backbone):
                 "Set it to fp32, or name a pretrained path and a lora_rank."
             )
         if frozen:
-            transformer.requires_grad_(False).to(PRECISIONS[self.config.base_precision])
+            torch.nn.Module.to(transformer.requires_grad_(False), PRECISIONS[self.config.base_precision])
             adapter = LoraConfig(
                 r=self.config.lora_rank,
                 lora_alpha=self.config.lora_alpha,
