@@ -80,7 +80,8 @@ def shapes(parts: Parts, image_size: int) -> Iterator[tuple[str, str]]:
     """Yield what flows between the parts, for one image."""
     encoder, backbone, fused = parts.get("encoder"), parts["backbone"], condition(parts)
     if encoder is not None:
-        shown = encoder.eval().describe(torch.empty(1, 3, image_size, image_size, device="meta"))
+        side = getattr(encoder.config, "size", None) or image_size  # it may work at a side of its own
+        shown = encoder.eval().describe(torch.empty(1, 3, side, side, device="meta"))
         yield "anatomy", _shape(shown.factors.anatomy)
         yield "style", _shape(shown.factors.style)
         if shown.maps is not None:
@@ -140,10 +141,11 @@ class Estimate(NamedTuple):
     weights: int
     optimizer: int
     one: Memory  # activations of a step with one image, gradients included
+    lean: Memory  # the same with gradient checkpointing
     step: Memory  # of a step with the stage's batch
     worst: Memory  # of a step in which every term is computed
-    checkpointed: Memory  # the same with gradient checkpointing
-    per_image: int  # what each further image adds to a step's peak
+    checkpointed: Memory  # such a step with gradient checkpointing
+    per_image: int  # what one further image adds to such a step
     sampling: int  # weights, and activations of the generate stage
 
     def total(self, activations: Memory) -> int:
@@ -166,18 +168,16 @@ def estimate(run: Run, parts: Parts) -> Estimate:
         images = batch(parts, count, size, step)
         return measure(lambda: loss(parts, images), backward=True, flash=True)
 
+    count = settings.batch_size
     backbone.checkpointing(False)
-    one, two = train(1, 1), train(2, 1)
-    further = two.peak - one.peak
-    step = Memory(
-        one.kept + (two.kept - one.kept) * (settings.batch_size - 1), one.peak + further * (settings.batch_size - 1)
-    )
-    worst = train(settings.batch_size, 0)
+    one, worst, more = train(1, 1), train(count, 0), train(count + 1, 0)
+    step = one if count == 1 else train(count, 1)
     backbone.checkpointing(True)
-    checkpointed = train(settings.batch_size, 0)
+    lean, checkpointed = train(1, 1), train(count, 0)
     backbone.checkpointing(False)
     optimizer = trained * (8 if settings.ema is None else 12)
-    return Estimate(weights, optimizer, one, step, worst, checkpointed, further, weights + _sampling(run, parts))
+    sampling = weights + _sampling(run, parts)
+    return Estimate(weights, optimizer, one, lean, step, worst, checkpointed, more.peak - worst.peak, sampling)
 
 
 def _sampling(run: Run, parts: Parts) -> int:
@@ -213,7 +213,7 @@ def memory_table(run: Run, parts: Parts, on: Card) -> list[str]:
     count, room = settings["batch_size"], on.gib * GIB * USABLE
     rows = [
         ("kept activations of one image", found.one.kept),
-        (f"kept activations, batch {count}, gradient checkpointing", found.checkpointed.kept),
+        ("kept activations of one image, gradient checkpointing", found.lean.kept),
         ("weights on the card", found.weights),
         ("optimizer" + (", moving average" if settings["ema"] is not None else ""), found.optimizer),
         ("activations and gradients, peak", found.step.peak),
