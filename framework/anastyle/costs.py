@@ -202,9 +202,7 @@ def _timestep(count: int) -> Tensor:
 
 def computation_table(run: Run, parts: Parts) -> list[str]:
     """Return the FLOPs of one image as lines."""
-    return [f"{'GFLOP per image':<58}"] + [
-        f"  {name:<56}{count / 1e9:>14,.2f}" for name, count in computation(run, parts)
-    ]
+    return ["GFLOP per image"] + [f"  {name:<56}{count / 1e9:>14,.2f}" for name, count in computation(run, parts)]
 
 
 def memory_table(run: Run, parts: Parts, on: Card) -> list[str]:

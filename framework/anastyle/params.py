@@ -73,7 +73,7 @@ def parts(run: Run) -> dict[str, Any]:
         mapping = run.config.get(registry.kind)
         if mapping is not None:
             cls, config = section(registry, mapping, registry.kind)
-            built[registry.kind] = cls(config, **wiring)
+            built[registry.kind] = cls(config, **wiring).to("meta")  # what came from a file is not there yet
         return built.get(registry.kind)
 
     with torch.device("meta"):

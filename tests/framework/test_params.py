@@ -95,7 +95,7 @@ def test_an_unknown_card_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(ConfigError, match="Did you mean 'A30'"):
         card("A300")
 
-    assert main(["params", str(EXPERIMENTS / "phantom.yaml"), "--card", "-3x"]) == 2
+    assert main(["params", str(EXPERIMENTS / "phantom.yaml"), "--card", "3x"]) == 2
     assert "a number of GiB" in capsys.readouterr().err
 
 
