@@ -43,8 +43,8 @@ def table(run: Run, built: dict[str, nn.Module]) -> list[str]:
         if nulls := named(module, "null"):
             published = count(module) - nulls
             lines.append(_line("  without the learned nulls", published, published))
-    rank = run.config["backbone"].get("lora_rank")
-    for name, number in built["backbone"].adapter_sizes().items() if rank else ():  # type: ignore[operator]
+    adapted, rank = named(built["backbone"], "lora_"), run.config["backbone"].get("lora_rank")
+    for name, number in built["backbone"].adapter_sizes().items() if adapted else ():  # type: ignore[operator]
         lines.append(_line(f"  adapters of rank {rank}, targets: {name}", number, number))
     return lines
 
