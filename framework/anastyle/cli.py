@@ -92,11 +92,11 @@ def check(args: Args) -> int:
 
 
 def params(args: Args) -> int:
-    """``anastyle params FILE [a.b=c ...]``."""
+    """``anastyle params FILE [a.b=c ...] [--card CARD]``."""
     from anastyle.experiment import read
     from anastyle.params import report
 
-    say(report(read(args.file, args.words)))
+    say(report(read(args.file, args.words), args.card))
     return 0
 
 
@@ -181,7 +181,8 @@ def build_parser() -> argparse.ArgumentParser:
     verb = add_verb(verbs, "describe", describe, "a plugin: what it is, its options and their defaults")
     verb.add_argument("name", metavar="NAME")
     add_file(add_verb(verbs, "check", check, "an experiment file, before anything is built"))
-    add_file(add_verb(verbs, "params", params, "the parameters of each part, frozen and trained"))
+    verb = add_file(add_verb(verbs, "params", params, "what each part counts, computes and needs, without weights"))
+    verb.add_argument("--card", default="A30", help="A30, A100-40, A100-80, H100, H200, or GiB (default: A30)")
     verb = add_file(add_verb(verbs, "fetch", fetch, "download the pretrained weights of an experiment or a plugin"))
     verb.add_argument("--to", metavar="DIR", help="a plain folder to carry along (default: the hub's cache)")
     verb = add_verb(verbs, "prepare", prepare, "a dataset, written as shards")

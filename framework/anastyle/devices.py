@@ -1,6 +1,7 @@
 """Which device and rank this process has, and records on their way to a device."""
 
 import os
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
@@ -53,6 +54,13 @@ def accelerator_for(precision: str, where: str) -> Accelerator:
     if precision == "fp16" and accelerator.device.type != "cuda":
         raise ConfigError(f"{where}.precision: fp16 needs a GPU. Use bf16 or no.")
     return accelerator
+
+
+def no_autocast(device: torch.device) -> AbstractContextManager[Any]:
+    """Return a context in which nothing on the device is cast to half precision behind our back."""
+    if torch.amp.is_autocast_available(device.type):
+        return torch.autocast(device.type, enabled=False)
+    return nullcontext()
 
 
 def to_device(value: Any, device: torch.device) -> Any:

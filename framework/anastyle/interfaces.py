@@ -170,6 +170,9 @@ class Embedder(Component):
     def fingerprint(self) -> str:
         """Name the model and its weights, for the cache of embeddings."""
 
+    def rehearse(self, words: int) -> None:
+        """Compute one caption of that many words without reading any, for the accounting on the meta device."""
+
 
 class Aligner(Component):
     """Reads factors or tokens off embedded captions. ``(config, *, text: TextDims, dims: FactorDims | None)``"""
@@ -259,6 +262,13 @@ class Backbone(Component):
     @abstractmethod
     def scheduler(self, steps: int) -> Any:
         """Return a diffusers scheduler, set to that many sampling steps."""
+
+    def checkpointing(self, on: bool) -> None:
+        """Compute activations twice in training rather than keep them, where the network can."""
+
+    def adapter_sizes(self) -> dict[str, int]:
+        """Return what adapters would count, by the set of layers they are put on; for the accounting."""
+        return {}
 
     @abstractmethod
     def noise_shape(self) -> tuple[int, ...]:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from anastyle import Autoencoder, Batch, Condition, ConfigError
+from anastyle_plugins.autoencoders.taef2 import TAEF2
 from anastyle_plugins.backbones.compact_dit import CompactDiT
 from anastyle_plugins.backbones.pixart_lora import PixArtLoRA
 
@@ -101,3 +102,102 @@ def test_a_transformer_of_other_latents_is_refused(autoencoder: Autoencoder, tmp
 
     with pytest.raises(ConfigError, match="paints 4 latent channels, the autoencoder has 16"):
         PixArtLoRA(PixArtLoRA.Config(**options), autoencoder=autoencoder, image_size=SIZE)
+
+
+def adapted(autoencoder: Autoencoder, folder: Path, **options: object) -> PixArtLoRA:
+    torch.manual_seed(0)
+    config = PixArtLoRA.Config(**{**PixArtLoRA.tiny(folder), **options})
+    return PixArtLoRA(config, autoencoder=autoencoder, image_size=SIZE).train()
+
+
+def step(backbone: PixArtLoRA) -> dict[str, Tensor]:
+    """Return the gradients of one step, by name."""
+    torch.manual_seed(1)
+    torch.stack(list(backbone.losses(latents(), condition(12)).values())).sum().backward()
+    return {name: p.grad for name, p in backbone.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+def test_a_half_precision_base_keeps_what_is_trained_in_float32(
+    autoencoder: Autoencoder, tmp_path: Path, autocast: bool
+) -> None:
+    backbone = adapted(autoencoder, tmp_path, base_precision="bf16")
+    trained = {name: p for name, p in backbone.named_parameters() if p.requires_grad}
+    frozen = [p for p in backbone.parameters() if not p.requires_grad]
+    optimizer = torch.optim.AdamW(trained.values())
+
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        gradients = step(backbone)
+    optimizer.step()
+
+    assert {p.dtype for p in frozen} == {torch.bfloat16}
+    assert set(gradients) == set(trained)
+    assert {p.dtype for p in trained.values()} == {g.dtype for g in gradients.values()} == {torch.float32}
+    assert {v.dtype for state in optimizer.state.values() for v in state.values()} == {torch.float32}
+    assert backbone.predict(torch.randn(4, 4, 8, 8), torch.full((4,), 500), condition(12)).dtype == torch.float32
+
+
+def test_a_half_precision_base_predicts_nearly_the_same(autoencoder: Autoencoder, tmp_path: Path) -> None:
+    asked, latent, at = condition(12), torch.randn(4, 4, 8, 8), torch.full((4,), 500)
+
+    with torch.no_grad():
+        full, half = (
+            adapted(autoencoder, tmp_path, base_precision=name).eval().predict(latent, at, asked)
+            for name in ("fp32", "bf16")
+        )
+
+    torch.testing.assert_close(full, half, rtol=0.1, atol=0.1)
+    assert not torch.equal(full, half)
+
+
+def test_half_precision_is_refused_where_every_weight_is_trained(autoencoder: Autoencoder, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="base_precision: bf16 is for a frozen base"):
+        tiny(autoencoder, tmp_path, base_precision="bf16")
+
+
+def test_checkpointing_gives_the_same_gradients(autoencoder: Autoencoder, tmp_path: Path) -> None:
+    plain, twice = (
+        step(adapted(autoencoder, tmp_path, gradient_checkpointing=choice, colour_every=1)) for choice in ("off", "on")
+    )
+
+    assert plain.keys() == twice.keys()
+    for name, gradient in plain.items():
+        torch.testing.assert_close(gradient, twice[name])
+
+
+@pytest.mark.parametrize(("free", "on"), [(None, False), (1 << 40, False), (1 << 10, True)])
+def test_checkpointing_follows_the_memory_of_the_device(
+    autoencoder: Autoencoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: int | None, on: bool
+) -> None:
+    monkeypatch.setattr("anastyle_plugins.backbones._pixart.free_memory", lambda device: free)
+    backbone = adapted(autoencoder, tmp_path)
+
+    step(backbone)
+
+    assert backbone.transformer.gradient_checkpointing is on
+
+
+def test_the_decision_changes_no_gradient(
+    autoencoder: Autoencoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = step(adapted(autoencoder, tmp_path))
+    monkeypatch.setattr("anastyle_plugins.backbones._pixart.free_memory", lambda device: 0)
+
+    decided = step(adapted(autoencoder, tmp_path))
+
+    for name, gradient in plain.items():
+        torch.testing.assert_close(gradient, decided[name])
+
+
+@pytest.mark.parametrize("size", [128, 256])
+def test_a_compact_transformer_of_tens_of_millions_fits_its_images(size: int) -> None:
+    with torch.device("meta"):
+        autoencoder = TAEF2(TAEF2.Config(path=""))
+        config = CompactDiT.Config(path=None, layers=12, heads=6, head_dim=64, caption_channels=384)
+        backbone = CompactDiT(config, autoencoder=autoencoder, image_size=size)
+
+    side = size // 8
+    assert backbone.noise_shape() == (32, side, side)
+    assert backbone.transformer.config.sample_size == side
+    assert backbone.transformer.pos_embed.pos_embed.shape == (1, (side // 2) ** 2, 384)
+    assert 20e6 < sum(p.numel() for p in backbone.parameters()) < 60e6

@@ -239,3 +239,21 @@ def test_training_finds_the_lesion():
         optimizer.step()
 
     assert losses["dice"].item() < 0.25 < before
+
+
+def test_it_works_at_its_own_size_whatever_the_images_are():
+    encoder, large = make(image_size=64, size=16).eval(), torch.rand(2, 3, 64, 64)
+
+    small = torch.nn.functional.interpolate(large, (16, 16), mode="area")
+    shown = encoder.describe(large)
+
+    assert shown.maps is not None
+    assert shown.maps.shape == (2, 8, 64, 64)
+    torch.testing.assert_close(encoder(large).style, encoder(small).style)
+    terms = encoder.losses(Batch(["a", "b"], torch.arange(2), image=large, mask=(large[:, :1] > 0.5).float()))
+    assert all(term.isfinite() for term in terms.values())
+
+
+def test_a_size_of_its_own_that_cannot_be_built_is_named():
+    with pytest.raises(ConfigError, match=r"Set encoder\.size to 16"):
+        make(image_size=64, size=18)

@@ -15,6 +15,7 @@ from diffusers import AutoencoderKL
 from torch import Tensor
 
 from anastyle import AUTOENCODERS, Autoencoder, Batch, Losses
+from anastyle.devices import no_autocast
 from anastyle.weights import Checkpoint
 from anastyle_plugins.pretrained import SHIPPED, checkpoint, load
 
@@ -88,14 +89,16 @@ class KL(Autoencoder):
         return [checkpoint("autoencoder.path", config.path, part)] if config.path else []
 
     def encode(self, image: Tensor) -> Tensor:
-        """Return scaled latent moments (B, 2 * channels, h, w)."""
-        mean, logvar = self.model.encode(image).latent_dist.parameters.chunk(2, dim=1)
+        """Return scaled latent moments (B, 2 * channels, h, w); in float32, since half precision can overflow here."""
+        with no_autocast(image.device):
+            mean, logvar = self.model.encode(image.float()).latent_dist.parameters.chunk(2, dim=1)
         logvar = logvar.clamp(-30, 20)
         return torch.cat([(mean - self.shift) * self.scale, logvar + 2 * self.scale.log()], dim=1)
 
     def decode(self, latent: Tensor) -> Tensor:
-        """Return images (B, 3, H, W)."""
-        return self.model.decode(latent / self.scale + self.shift).sample
+        """Return images (B, 3, H, W); in float32."""
+        with no_autocast(latent.device):
+            return self.model.decode(latent.float() / self.scale + self.shift).sample
 
     def losses(self, batch: Batch) -> Losses:
         """Reconstruction (L1), its gradients (L1, keeps texture), and the KL term per latent number."""

@@ -10,6 +10,9 @@ from peft import LoraConfig, inject_adapter_in_model
 from torch import Tensor
 
 from anastyle import Autoencoder, Backbone, Batch, Condition, ConfigError, Losses, Sample
+from anastyle.memory import free_memory, measure, too_much
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 # facts: the paper's text says attention projections; its released code lists every linear layer
 LORA_TARGETS = {
@@ -38,6 +41,10 @@ class PixArt(Backbone):
         """Colour loss on the one-step estimate of the image, with a gradient; the released code's has none."""
         colour_every: int = 500
         colour_batch: int = 8
+        base_precision: Literal["fp32", "bf16"] = "fp32"
+        """Of a frozen base; adapters, and whatever else is trained, stay in float32."""
+        gradient_checkpointing: Literal["auto", "on", "off"] = "auto"
+        """Compute activations twice rather than keep them. ``auto``: on a GPU whose memory they would not fit."""
 
     transformer: Any  # a PixArtTransformer2DModel
 
@@ -61,8 +68,16 @@ class PixArt(Backbone):
         self.transformer = transformer
         self.width = transformer.config.caption_channels
         self.learned_sigma = transformer.config.out_channels == 2 * channels
-        if pretrained and self.config.lora_rank > 0:
-            transformer.requires_grad_(False)
+        self.undecided = self.config.gradient_checkpointing == "auto"
+        self.checkpointing(self.config.gradient_checkpointing == "on")
+        frozen = pretrained and self.config.lora_rank > 0
+        if self.config.base_precision == "bf16" and not frozen:
+            raise ConfigError(
+                "backbone.base_precision: bf16 is for a frozen base, and here every weight is trained. "
+                "Set it to fp32, or name a pretrained path and a lora_rank."
+            )
+        if frozen:
+            torch.nn.Module.to(transformer.requires_grad_(False), PRECISIONS[self.config.base_precision])
             adapter = LoraConfig(
                 r=self.config.lora_rank,
                 lora_alpha=self.config.lora_alpha,
@@ -70,6 +85,30 @@ class PixArt(Backbone):
                 target_modules=LORA_TARGETS[self.config.lora_targets],
             )
             inject_adapter_in_model(adapter, transformer)
+            for parameter in transformer.parameters():
+                if parameter.requires_grad:
+                    parameter.data = parameter.data.float()  # peft makes them in the base's precision
+
+    def checkpointing(self, on: bool) -> None:
+        """Compute each block's activations again in the backward pass, or keep them."""
+        if on:
+            self.transformer.enable_gradient_checkpointing()
+        else:
+            self.transformer.disable_gradient_checkpointing()
+
+    def decide(self, noisy: Tensor, timestep: Tensor, condition: Condition) -> None:
+        """Settle ``gradient_checkpointing: auto`` by what one image keeps and what the device has left."""
+        self.undecided = False
+        free = free_memory(noisy.device)
+        if free is None:
+            return
+        one, painted = Condition(condition.tokens[:1], condition.mask[:1]), noisy[:1].detach().requires_grad_()
+        with torch.enable_grad():
+            kept = len(noisy) * measure(lambda: self.predict(painted, timestep[:1], one)).kept
+            if self.config.colour != "off":
+                seen = min(len(noisy), self.config.colour_batch)
+                kept += seen * measure(lambda: self.autoencoder.decode(painted)).kept
+        self.checkpointing(too_much(kept, free))
 
     @torch.no_grad()
     def encode(self, batch: Batch) -> Tensor:
@@ -85,6 +124,8 @@ class PixArt(Backbone):
         noise = torch.randn_like(latent)
         timestep = torch.randint(0, 1000, (len(latent),), device=latent.device)
         noisy = self.train_schedule.add_noise(latent, noise, timestep)
+        if self.undecided and self.training:
+            self.decide(noisy, timestep, condition)
         predicted = self.predict(noisy, timestep, condition)
         alpha, sigma = self._signal(timestep)
         target = noise if self.prediction == "epsilon" else alpha * noise - sigma * latent
@@ -93,6 +134,19 @@ class PixArt(Backbone):
         if self.config.colour != "off":
             losses["colour"] = self._colour(batch, noisy, predicted, alpha, sigma)
         return losses
+
+    def adapter_sizes(self) -> dict[str, int]:
+        """Return what adapters of this rank count, by the set of their targets."""
+        sizes = {name: 0 for name in LORA_TARGETS}
+        for path, layer in self.transformer.named_modules():
+            path = path.removesuffix(".base_layer")
+            weight = getattr(layer, "weight", None)
+            if not isinstance(layer, torch.nn.Linear | torch.nn.Conv2d) or weight is None or ".lora_" in path:
+                continue
+            for name, targets in LORA_TARGETS.items():
+                if any(path == target or path.endswith(f".{target}") for target in targets):
+                    sizes[name] += self.config.lora_rank * (weight.shape[0] + weight[0].numel())
+        return sizes
 
     def _signal(self, timestep: Tensor) -> tuple[Tensor, Tensor]:
         kept = self.train_schedule.alphas_cumprod.to(timestep.device)[timestep].view(-1, 1, 1, 1)
@@ -123,15 +177,16 @@ class PixArt(Backbone):
         return means + F.mse_loss(painted.std((2, 3)), shown.std((2, 3)))
 
     def predict(self, latent: Tensor, timestep: Tensor, condition: Condition) -> Tensor:
-        """Return epsilon or v, (B, C, h, w)."""
+        """Return epsilon or v, (B, C, h, w), in float32 whatever the base computes in."""
+        dtype = self.transformer.scale_shift_table.dtype  # the base's
         out = self.transformer(
-            latent,
-            encoder_hidden_states=condition.tokens,
-            encoder_attention_mask=condition.mask.to(latent.dtype),
+            latent.to(dtype),
+            encoder_hidden_states=condition.tokens.to(dtype),
+            encoder_attention_mask=condition.mask.to(dtype),
             timestep=timestep,
             added_cond_kwargs={"resolution": None, "aspect_ratio": None},
             return_dict=False,
-        )[0]
+        )[0].float()
         return out.chunk(2, dim=1)[0] if self.learned_sigma else out
 
     def scheduler(self, steps: int) -> Any:

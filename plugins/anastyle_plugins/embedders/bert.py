@@ -104,6 +104,12 @@ class Bert(Embedder):
             mask[index, : hidden.shape[1]] = shown.bool()
         return Embedded(tokens, mask, mean_of_words(tokens, mask))
 
+    @torch.no_grad()
+    def rehearse(self, words: int) -> None:
+        """Compute one caption of that many words, whatever they are."""
+        ids = torch.zeros(1, words, dtype=torch.int64, device=next(self.model.parameters()).device)
+        self.model(input_ids=ids)
+
     def train(self, mode: bool = True) -> "Bert":
         """Stay in eval mode: the language model is frozen, its dropout stays off."""
         return super().train(False)

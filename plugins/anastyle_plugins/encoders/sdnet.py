@@ -48,6 +48,8 @@ class SDNet(Encoder):
         ``learned``: a scale and a shift per channel, so that all numbers of the code can act."""
         scale: int = 1
         """Work at 1 / scale of the image's side; 2 computes a quarter and loses the finest texture. The paper: 1."""
+        size: int | None = None
+        """Work on images resized to this side, whatever ``data.image_size`` is. The paper: 224, beside 512."""
         faithful: bool = False
         """Draw Gumbel noise in eval mode too, as the released code does: factors then differ from call to call."""
 
@@ -55,6 +57,7 @@ class SDNet(Encoder):
 
     def __init__(self, config: Config, *, image_size: int) -> None:
         super().__init__(config)
+        image_size = config.size or image_size
         check(config, image_size)
         maps = config.anatomy_maps
         self.anatomy = UNet(maps, config.width, config.depth)
@@ -91,7 +94,7 @@ class SDNet(Encoder):
 
     def forward(self, image: Tensor) -> Factors:
         """Return anatomy (B, 1, D) and style (B, 1, S), the mean of the code, of images (B, 3, H, W)."""
-        image = shrunk(image, self.config.scale)
+        image = shrunk(image, self.config)
         maps = self.maps(image)
         return Factors(self.pooled(maps), self.style(maps, image).mean.unsqueeze(1))
 
@@ -108,8 +111,8 @@ class SDNet(Encoder):
         assert image is not None
         if self.training and len(image) == 1:
             raise ConfigError("stages.disentangle.batch_size: sdnet normalises over the batch. Set it to 2 or more.")
-        image = shrunk(image, self.config.scale)
-        mask = None if batch.mask is None else shrunk(batch.mask, self.config.scale)
+        image = shrunk(image, self.config)
+        mask = None if batch.mask is None else shrunk(batch.mask, self.config)
         maps = self.maps(image)
         code = self.style(maps, image)
         drawn = code.sample() if self.training else code.mean
@@ -125,7 +128,7 @@ class SDNet(Encoder):
     def describe(self, image: Tensor) -> Encoding:
         """Return factors, maps (B, K, H, W) and the image rebuilt from the maps and the mean code."""
         size = image.shape[-2:]
-        image = shrunk(image, self.config.scale)
+        image = shrunk(image, self.config)
         maps = self.maps(image)
         mean = self.style(maps, image).mean
         rebuilt = F.interpolate(self.decoder(maps, mean), size, mode="bilinear")
@@ -244,9 +247,11 @@ def dice(probability: Tensor, mask: Tensor | None) -> Tensor:
     return 1 - (2 * (probability * mask).sum() + 0.1) / (probability.sum() + mask.sum() + 0.1)
 
 
-def shrunk(image: Tensor, scale: int) -> Tensor:
-    """Return images (B, C, H, W) averaged over squares of ``scale`` pixels."""
-    return F.avg_pool2d(image, scale) if scale > 1 else image
+def shrunk(image: Tensor, config: SDNet.Config) -> Tensor:
+    """Return images (B, C, H, W) at the side that is worked at: means over areas, of masks too."""
+    if config.size is not None and image.shape[-1] != config.size:
+        image = F.interpolate(image, (config.size, config.size), mode="area")
+    return F.avg_pool2d(image, config.scale) if config.scale > 1 else image
 
 
 def normed(inputs: int, outputs: int, *, size: int = 3, stride: int = 1) -> list[nn.Module]:
@@ -268,10 +273,11 @@ def xavier(module: nn.Module) -> None:
 def check(config: SDNet.Config, image_size: int) -> None:
     """Refuse sizes that cannot be built, all at once."""
     problems, unit = [], config.scale * 2**config.depth
-    if image_size % unit:
+    if image_size % unit or image_size < unit:
         near = max(unit, round(image_size / unit) * unit)
+        option = "data.image_size" if config.size is None else "encoder.size"
         problems.append(f"encoder.depth: {image_size} pixels are not divisible by scale * 2**depth = {unit}. "
-                        f"Set data.image_size to {near}, or a smaller depth.")  # fmt: skip
+                        f"Set {option} to {near}, or a smaller depth.")  # fmt: skip
     if config.adain == "shared" and config.style_dim < 2:
         problems.append("encoder.style_dim: shared AdaIN reads its std, so 2 or more. Or set encoder.adain to learned.")
     if config.pool == "grid" and not 1 <= config.grid <= image_size // config.scale:
