@@ -168,6 +168,10 @@ class Embedder(Component):
     def fingerprint(self) -> str:
         """Name the model and its weights, for the cache of embeddings."""
 
+    def export(self, folder: Path) -> dict[str, Any]:
+        """Write all it needs into a folder and return the options that load it from there."""
+        raise NotImplementedError(f"{type(self).__name__} cannot be exported")
+
 
 class Aligner(Component):
     """Reads factors or tokens off embedded captions. ``(config, *, text: TextDims, dims: FactorDims | None)``"""
@@ -241,6 +245,7 @@ class Backbone(Component):
 
     width: int  # of a condition token
     prediction: Literal["epsilon", "v_prediction", "sample"]
+    exports: tuple[str, ...] = ()  # formats that ``export`` writes, in the order it can
 
     @abstractmethod
     def encode(self, batch: Batch) -> Tensor:
@@ -265,6 +270,13 @@ class Backbone(Component):
     @abstractmethod
     def decode(self, latent: Tensor) -> Sample:
         """Return what the latents (B, C, h, w) show."""
+
+    def merge(self) -> None:
+        """Fold adapters into the weights they adapt, for good: fewer operations, the same predictions."""
+
+    def export(self, kind: str, folder: Path, chain: Any) -> None:
+        """Write one of ``exports`` into a new folder, read it back and compare; ``chain`` is the whole run's."""
+        raise NotImplementedError(f"{type(self).__name__} has no format '{kind}'")
 
 
 class Record(NamedTuple):

@@ -1,11 +1,12 @@
 """What every PixArt backbone shares: latents, the denoising objective, the colour loss, prediction."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from diffusers import DDPMScheduler, DPMSolverMultistepScheduler
+from diffusers import AutoencoderKL, DDPMScheduler, DPMSolverMultistepScheduler
 from peft import LoraConfig, inject_adapter_in_model
 from torch import Tensor
 
@@ -60,8 +61,10 @@ class PixArt(Backbone):
             )
         self.transformer = transformer
         self.width = transformer.config.caption_channels
-        self.learned_sigma = transformer.config.out_channels == 2 * channels
+        whole = ("pipeline",) if isinstance(getattr(self.autoencoder, "model", None), AutoencoderKL) else ()
+        self.exports = whole
         if pretrained and self.config.lora_rank > 0:
+            self.exports = ("adapter", "peft", *whole)
             transformer.requires_grad_(False)
             adapter = LoraConfig(
                 r=self.config.lora_rank,
@@ -124,15 +127,7 @@ class PixArt(Backbone):
 
     def predict(self, latent: Tensor, timestep: Tensor, condition: Condition) -> Tensor:
         """Return epsilon or v, (B, C, h, w)."""
-        out = self.transformer(
-            latent,
-            encoder_hidden_states=condition.tokens,
-            encoder_attention_mask=condition.mask.to(latent.dtype),
-            timestep=timestep,
-            added_cond_kwargs={"resolution": None, "aspect_ratio": None},
-            return_dict=False,
-        )[0]
-        return out.chunk(2, dim=1)[0] if self.learned_sigma else out
+        return predict(self.transformer, latent, timestep, condition)
 
     def scheduler(self, steps: int) -> Any:
         """Return DPM-Solver++ (order 2, midpoint) over the training schedule."""
@@ -151,3 +146,33 @@ class PixArt(Backbone):
     def decode(self, latent: Tensor) -> Sample:
         """Return the images of latents."""
         return Sample(self.autoencoder.decode(latent))
+
+    def fresh(self) -> Any:
+        """Return the transformer as it was before training, without adapters."""
+        raise NotImplementedError
+
+    def merge(self) -> None:
+        """Fold the LoRA into the weights it adapts; afterwards there is none."""
+        from anastyle_plugins.exports.adapter import merge
+
+        merge(self.transformer)
+        self.exports = tuple(name for name in self.exports if name == "pipeline")
+
+    def export(self, kind: str, folder: Path, chain: Any) -> None:
+        """Write ``adapter``, ``peft`` or ``pipeline``; the last merges the LoRA."""
+        from anastyle_plugins.exports.pixart import EXPORTS
+
+        EXPORTS[kind](self, folder, chain)
+
+
+def predict(transformer: Any, latent: Tensor, timestep: Tensor, condition: Condition) -> Tensor:
+    """Return what a PixArt transformer makes of noisy latents (B, C, h, w), without the variance it may add."""
+    out = transformer(
+        latent,
+        encoder_hidden_states=condition.tokens,
+        encoder_attention_mask=condition.mask.to(latent.dtype),
+        timestep=timestep,
+        added_cond_kwargs={"resolution": None, "aspect_ratio": None},
+        return_dict=False,
+    )[0]
+    return out[:, : latent.shape[1]]

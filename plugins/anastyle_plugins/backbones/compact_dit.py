@@ -31,7 +31,7 @@ class CompactDiT(PixArt):
     def __init__(self, config: Config, *, autoencoder: Autoencoder, image_size: int) -> None:
         super().__init__(config, autoencoder=autoencoder, image_size=image_size)
         if config.path is not None:
-            transformer = load(PixArtTransformer2DModel, config.path, "transformer")
+            transformer = self.fresh()
         else:
             transformer = PixArtTransformer2DModel(
                 num_attention_heads=config.heads,
@@ -46,6 +46,10 @@ class CompactDiT(PixArt):
                 use_additional_conditions=False,
             )
         self.adopt(transformer, pretrained=config.path is not None)
+
+    def fresh(self) -> Any:
+        """Return the base, without adapters."""
+        return load(PixArtTransformer2DModel, self.config.path, "transformer")
 
     @classmethod
     def files(cls, config: Any) -> str:

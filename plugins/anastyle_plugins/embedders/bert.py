@@ -7,7 +7,7 @@ The paper cites Bio_ClinicalBERT (``emilyalsentzer/Bio_ClinicalBERT``), but its 
 import hashlib
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -105,6 +105,12 @@ class Bert(Embedder):
             tokens[index, : hidden.shape[1]] = hidden.float() * shown[..., None]
             mask[index, : hidden.shape[1]] = shown.bool()
         return Embedded(tokens, mask, mean_of_words(tokens, mask))
+
+    def export(self, folder: Path) -> dict[str, Any]:
+        """Write model and tokenizer into a folder and return the options that load them from there."""
+        self.model.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+        return {**asdict(self.config), "model": str(folder), "revision": None}
 
     def train(self, mode: bool = True) -> "Bert":
         """Stay in eval mode: the language model is frozen, its dropout stays off."""
