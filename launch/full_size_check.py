@@ -136,7 +136,10 @@ def check(folder: Path, *, tiny: bool) -> int:
     with told("checkpoints written"):
         write_checkpoints(folder, sizes, tiny=tiny)
     file = write_experiment(folder, sizes, tiny=tiny)
-    run, words = folder / "runs" / "full_size" / "default" / "seed-42", ["--anatomy", "a round lesion", "--style", "red"]
+    run, words = (
+        folder / "runs" / "full_size" / "default" / "seed-42",
+        ["--anatomy", "a round lesion", "--style", "red"],
+    )
     for what, verb in {
         "trained": ["run", str(file)],
         "sampled": ["sample", str(run), *words, "--seeds", "0-1", "--grid", "--out", str(folder / "samples")],

@@ -16,7 +16,7 @@ def test_seeds(words, seeds):
 
 @pytest.mark.parametrize("words", ["", "a", "3-1", "-1", "1..3", "1,", f"0-{10**9}", str(2**64)])
 def test_seeds_that_are_none(words):
-    with pytest.raises(ConfigError, match="is no seed. Write numbers and rising ranges"):
+    with pytest.raises(ConfigError, match=r"is no seed\. Write numbers and rising ranges"):
         read_seeds(words)
 
 

@@ -102,7 +102,7 @@ def test_another_weight_is_told(backbone: Any, tmp_path: Path) -> None:
     name = next(name for name in tensors if "lora_B" in name)
     save_file({**tensors, name: tensors[name] + 1e-3}, file)
 
-    with pytest.raises(NumericalError, match="read back it differs by 0.001"):
+    with pytest.raises(NumericalError, match=r"read back it differs by 0\.001"):
         compare_adapters(backbone, load_peft(backbone.fresh(), tmp_path), "peft")
 
 
