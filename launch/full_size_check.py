@@ -77,14 +77,15 @@ def write_checkpoints(folder: Path, sizes: dict[str, Any], *, tiny: bool) -> Non
 
 def write_bert(folder: Path, sizes: dict[str, int], words: int) -> None:
     """Write a DistilBERT with a vocabulary of letters, filled up to ``words``."""
-    from transformers import DistilBertConfig, DistilBertModel
+    from transformers import AutoConfig, AutoModel
 
     folder.mkdir(parents=True, exist_ok=True)
     vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *LETTERS, *(f"##{letter}" for letter in LETTERS)]
     vocabulary += [f"[unused{i}]" for i in range(words - len(vocabulary))]
     (folder / "vocab.txt").write_text("\n".join(vocabulary), encoding="utf-8")
     (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "BertTokenizer"}', encoding="utf-8")
-    DistilBertModel(DistilBertConfig(vocab_size=len(vocabulary), **sizes)).save_pretrained(folder)
+    config = AutoConfig.for_model("distilbert", vocab_size=len(vocabulary), **sizes)
+    AutoModel.from_config(config).save_pretrained(folder)
 
 
 def write_experiment(folder: Path, sizes: dict[str, Any], *, tiny: bool) -> Path:
@@ -175,7 +176,7 @@ def compare(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="The paper's system at full size, with random weights.")
     parser.add_argument("folder", type=Path)
     parser.add_argument("--tiny", action="store_true", help="small networks: seconds instead of many minutes")
     chosen = parser.parse_args()

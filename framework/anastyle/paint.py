@@ -13,7 +13,7 @@ from anastyle.devices import ranks, use_all_cores
 from anastyle.errors import ConfigError, DataError, NumericalError
 from anastyle.finished import FinishedRun
 from anastyle.interfaces import Sample
-from anastyle.painted import GRID, MASKS, NOTE, same_picture, sheet, versions, write_image, write_list, write_whole
+from anastyle.painted import GRID, MASKS, NOTE, same_picture, sheet, versions, write_image, write_list
 from anastyle.progress import Progress
 from anastyle.prompts import Prompt
 
@@ -139,16 +139,8 @@ def store(out: Path, found: Sample, abouts: Any) -> None:
 def write_sheet(out: Path, paths: list[Path], seeds: int) -> None:
     """Write the first images as one picture: a row for each prompt, or rows of eight where there is one seed."""
     columns = min(len(paths), seeds if seeds > 1 else 8)
-    page = sheet(paths[:LARGEST_SHEET], columns)
-    write_whole(out / GRID, _png(page))
-
-
-def _png(image: Image.Image) -> bytes:
-    from io import BytesIO
-
-    buffer = BytesIO()
-    image.save(buffer, "PNG")
-    return buffer.getvalue()
+    shown = paths[:LARGEST_SHEET]
+    write_image(out / GRID, sheet(shown, columns), {"images": [path.relative_to(out).as_posix() for path in shown]})
 
 
 def _device() -> torch.device:

@@ -22,7 +22,7 @@ KEY = "anastyle"  # of the PNG's text that holds the provenance, as JSON
 NOTE = "synthetic, not for clinical use"
 LIST, GRID, MASKS = "samples.csv", "grid.png", "masks"
 CIRCUMSTANCES = ("run", "run_folder", "versions")  # they differ where the picture does not
-COLUMNS = ("id", "image", "mask", "label", "text", "anatomy", "style", "seed", "steps", "guidance",
+COLUMNS: tuple[str, ...] = ("id", "image", "mask", "label", "text", "anatomy", "style", "seed", "steps", "guidance",
            "guidance_anatomy", "guidance_style", "precision", "run", "diffuse", "note")  # fmt: skip
 
 

@@ -53,9 +53,10 @@ def adaptable(cls: type) -> type:
 
 def save_adapter(transformer: Any, folder: Path) -> None:
     """Write ``pytorch_lora_weights.safetensors``: keys ``transformer.*``, rank, alpha and targets as metadata."""
+    layers: dict[str, Any] = {PREFIX: plain_state(transformer)}
     LoraBaseMixin._save_lora_weights(
         save_directory=folder,
-        lora_layers={PREFIX: plain_state(transformer)},
+        lora_layers=layers,
         lora_metadata={PREFIX: transformer.peft_config["default"].to_dict()},
     )
 
