@@ -1,4 +1,4 @@
-"""The command line: ``anastyle list | describe | check | params | prepare | evaluate | run``.
+"""The command line: ``anastyle list | describe | check | params | prepare | evaluate | run | sample | export``.
 
 Each verb wakes only what it needs; ``list`` and ``--help`` wake no torch.
 """
@@ -14,6 +14,7 @@ from typing import Any
 
 from anastyle import __version__
 from anastyle.errors import AnastyleError, ConfigError, did_you_mean
+from anastyle.verbs import add_verbs
 
 Args = argparse.Namespace
 OPTION = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*=")
@@ -197,6 +198,7 @@ def build_parser() -> argparse.ArgumentParser:
     verb.add_argument("--dry-run", action="store_true", help="say what would be trained and what reused")
     verb.add_argument("--fresh", action="store_true", help="start over instead of continuing")
     verb.add_argument("--print-config", action="store_true", help="print the file, every default spelled out")
+    add_verbs(verbs, add_verb)
     return parser
 
 

@@ -173,6 +173,10 @@ class Embedder(Component):
     def rehearse(self, words: int) -> None:
         """Compute one caption of that many words without reading any, for the accounting on the meta device."""
 
+    def export(self, folder: Path) -> dict[str, Any]:
+        """Write all it needs into a folder and return the options that load it from there."""
+        raise NotImplementedError(f"{type(self).__name__} cannot be exported")
+
 
 class Aligner(Component):
     """Reads factors or tokens off embedded captions. ``(config, *, text: TextDims, dims: FactorDims | None)``"""
@@ -246,6 +250,7 @@ class Backbone(Component):
 
     width: int  # of a condition token
     prediction: Literal["epsilon", "v_prediction", "sample"]
+    exports: tuple[str, ...] = ()  # formats that ``export`` writes, in the order it can
 
     @abstractmethod
     def encode(self, batch: Batch) -> Tensor:
@@ -277,6 +282,13 @@ class Backbone(Component):
     @abstractmethod
     def decode(self, latent: Tensor) -> Sample:
         """Return what the latents (B, C, h, w) show."""
+
+    def merge(self) -> None:
+        """Fold adapters into the weights they adapt, for good: fewer operations, the same predictions."""
+
+    def export(self, kind: str, folder: Path, chain: Any) -> None:
+        """Write one of ``exports`` into a new folder, read it back and compare; ``chain`` is the whole run's."""
+        raise NotImplementedError(f"{type(self).__name__} has no format '{kind}'")
 
 
 class Record(NamedTuple):

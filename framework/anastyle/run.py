@@ -68,6 +68,10 @@ class Conductor:
         """Return every different stage of the study, by fingerprint."""
         return {n.fingerprint: n for run in self.experiment.runs for n in self.plan(run).values()}
 
+    def measured(self) -> dict[tuple[str, int], dict[str, Node]]:
+        """Return the runs that end in a measurement, hence in the table."""
+        return {key: plan for key, plan in self._plans.items() if "evaluate" in plan}
+
     def sized(self, left: list[Node]) -> list[tuple[Node, int]]:
         """Pair each stage with the number of training images behind it."""
         sizes = {}
@@ -103,7 +107,7 @@ class Conductor:
         """Run what is not done, then write table and report."""
         began = time.monotonic()
         left = [node for node in self.distinct().values() if not node.done]
-        if not left and finished(self.experiment, self._plans):
+        if not left and finished(self.experiment, self.measured()):
             print(f"{self.experiment.name}: all {len(self.experiment.runs)} runs are finished; nothing to do.")
             print(summary(self.experiment))
             return 0
@@ -126,10 +130,11 @@ class Conductor:
             raise failures[0][1]
         if is_main():
             failed = {(run.variant, run.seed) for run, _ in failures}
-            plans = {key: plan for key, plan in self._plans.items() if key not in failed}
-            for file in finish_study(self.experiment, plans, self.data(self.experiment.runs[0])):
-                study.artifact(file)
-            print(summary(self.experiment))
+            plans = {key: plan for key, plan in self.measured().items() if key not in failed}
+            if plans:
+                for file in finish_study(self.experiment, plans, self.data(self.experiment.runs[0])):
+                    study.artifact(file)
+                print(summary(self.experiment))
             print(f"{len(left)} stages in {time.monotonic() - began:.0f} s. Compare the runs: {self.ui()}")
         study.close("failed" if failures else "finished")
         return 7 if failures else 0
@@ -158,7 +163,8 @@ class Conductor:
                 update_status(folder, status=ending, reason=str(error))
             raise
         if is_main():
-            tracker.image("samples", Image.open(plan["evaluate"].folder / "samples.png"))
+            if "evaluate" in plan:
+                tracker.image("samples", Image.open(plan["evaluate"].folder / "samples.png"))
             stages = {name: node.fingerprint for name, node in plan.items()}
             update_status(folder, status="finished", reason="", stages=stages)
         tracker.close("finished")

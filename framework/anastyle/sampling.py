@@ -9,10 +9,16 @@ from torch import Tensor
 from anastyle.interfaces import Backbone, Condition, Fuser, Guide, Keep, Reading
 
 
-def conditions(fuser: Fuser, reading: Reading, size: int, device: torch.device) -> dict[str, Condition]:
-    """Return the conditions of B readings with both factors, with each alone, and with neither."""
+def conditions(
+    fuser: Fuser, reading: Reading, size: int, device: torch.device, given: Keep | None = None
+) -> dict[str, Condition]:
+    """Return the conditions of B readings with both factors, with each alone, and with neither.
+
+    A factor that is not ``given`` is shown in none of them.
+    """
     yes = torch.ones(size, dtype=torch.bool, device=device)
-    shown = {"both": (yes, yes), "anatomy": (yes, ~yes), "style": (~yes, yes), "neither": (~yes, ~yes)}
+    anatomy, style = given or (yes, yes)
+    shown = {"both": (anatomy, style), "anatomy": (anatomy, ~yes), "style": (~yes, style), "neither": (~yes, ~yes)}
     return {name: fuser(reading, Keep(*keep)) for name, keep in shown.items()}
 
 
@@ -47,6 +53,9 @@ def sample(backbone: Backbone, guide: Guide, noise: Tensor, *, steps: int) -> Te
     for timestep in scheduler.timesteps:
         at = torch.full((len(latent),), int(timestep), device=latent.device)
         scaled = scheduler.scale_model_input(latent, timestep)
-        terms = [weight * backbone.predict(scaled, at, condition) for condition, weight in guide(int(timestep) / total)]
+        terms = [
+            weight * backbone.predict(scaled, at, condition).to(latent.dtype)  # under autocast it comes in less
+            for condition, weight in guide(int(timestep) / total)
+        ]
         latent = scheduler.step(sum(terms), timestep, latent, return_dict=False)[0]
     return latent

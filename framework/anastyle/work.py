@@ -13,6 +13,7 @@ from anastyle.devices import ranks
 from anastyle.evaluation.measure import measure
 from anastyle.experiment import Run
 from anastyle.interfaces import Batch, Embedded
+from anastyle.origin import write_origin
 from anastyle.parts import Parts
 from anastyle.plan import Node, settings_of, weight, working
 from anastyle.progress import Progress
@@ -116,6 +117,8 @@ class Work:
             both = {"before": before, "after": self.codes()}
             named = {f"{when}/{name}": code for when, codes in both.items() for name, code in codes.items()}
             save_tensors(folder / "codes.safetensors", named)
+        if isinstance(stage, Diffuse):
+            write_origin(folder, self.parts)
         if isinstance(stage, Disentangle):
             save_tensors(folder / "maps.safetensors", factor_maps(stage.encoder, self.parts.test, self.device))
 

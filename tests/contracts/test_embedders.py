@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from anastyle import EMBEDDERS, Embedded
+from anastyle import EMBEDDERS, Embedded, Embedder
 
 CAPTIONS = [
     "a round lesion, brown",
@@ -73,3 +73,14 @@ def test_the_same_model_has_the_same_fingerprint(make):
 
     assert one.fingerprint()
     assert one.fingerprint() == other.fingerprint()
+
+
+def test_what_is_exported_embeds_the_same(make, alike, tmp_path):
+    embedder = make()
+    if type(embedder).export is Embedder.export:
+        pytest.skip("it cannot be exported")
+
+    options = embedder.export(tmp_path / "exported")
+
+    again = type(embedder)(type(embedder).Config(**options)).eval()
+    alike(again.embed(CAPTIONS), embedder.embed(CAPTIONS))

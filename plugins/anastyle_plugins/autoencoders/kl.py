@@ -116,7 +116,7 @@ class KL(Autoencoder):
         mean = self.model.encode(image).latent_dist.mean
         self.shift.copy_(mean.mean())
         self.scale.copy_(1 / mean.std())
-        self.model.register_to_config(scaling_factor=self.scale.item(), shift_factor=self.shift.item())
+        self.sync()
 
     def fingerprint(self) -> str:
         """Return a hash of the weights."""
@@ -125,6 +125,11 @@ class KL(Autoencoder):
             digest.update(name.encode() + tensor.detach().cpu().float().numpy().tobytes())
         return digest.hexdigest()[:16]
 
+    def sync(self) -> None:
+        """Have the diffusers model say the scale and shift in use: loaded weights bring theirs as buffers."""
+        self.model.register_to_config(scaling_factor=self.scale.item(), shift_factor=self.shift.item())
+
     def export(self, folder: Path) -> None:
         """Write a diffusers folder that ``AutoencoderKL.from_pretrained`` loads."""
+        self.sync()
         self.model.save_pretrained(folder, safe_serialization=True)

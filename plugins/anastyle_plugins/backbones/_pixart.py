@@ -1,11 +1,12 @@
 """What every PixArt backbone shares: latents, the denoising objective, the colour loss, prediction."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from diffusers import DDPMScheduler, DPMSolverMultistepScheduler
+from diffusers import AutoencoderKL, DDPMScheduler, DPMSolverMultistepScheduler
 from peft import LoraConfig, inject_adapter_in_model
 from torch import Tensor
 
@@ -67,9 +68,9 @@ class PixArt(Backbone):
             )
         self.transformer = transformer
         self.width = transformer.config.caption_channels
-        self.learned_sigma = transformer.config.out_channels == 2 * channels
         self.undecided = self.config.gradient_checkpointing == "auto"
         self.checkpointing(self.config.gradient_checkpointing == "on")
+        self.exports = ("pipeline",) if isinstance(getattr(self.autoencoder, "model", None), AutoencoderKL) else ()
         frozen = pretrained and self.config.lora_rank > 0
         if self.config.base_precision == "bf16" and not frozen:
             raise ConfigError(
@@ -77,6 +78,7 @@ class PixArt(Backbone):
                 "Set it to fp32, or name a pretrained path and a lora_rank."
             )
         if frozen:
+            self.exports = ("adapter", "peft", *self.exports)
             torch.nn.Module.to(transformer.requires_grad_(False), PRECISIONS[self.config.base_precision])
             adapter = LoraConfig(
                 r=self.config.lora_rank,
@@ -178,16 +180,7 @@ class PixArt(Backbone):
 
     def predict(self, latent: Tensor, timestep: Tensor, condition: Condition) -> Tensor:
         """Return epsilon or v, (B, C, h, w), in float32 whatever the base computes in."""
-        dtype = self.transformer.scale_shift_table.dtype  # the base's
-        out = self.transformer(
-            latent.to(dtype),
-            encoder_hidden_states=condition.tokens.to(dtype),
-            encoder_attention_mask=condition.mask.to(dtype),
-            timestep=timestep,
-            added_cond_kwargs={"resolution": None, "aspect_ratio": None},
-            return_dict=False,
-        )[0].float()
-        return out.chunk(2, dim=1)[0] if self.learned_sigma else out
+        return predict(self.transformer, latent, timestep, condition)
 
     def scheduler(self, steps: int) -> Any:
         """Return DPM-Solver++ (order 2, midpoint) over the training schedule."""
@@ -206,3 +199,34 @@ class PixArt(Backbone):
     def decode(self, latent: Tensor) -> Sample:
         """Return the images of latents."""
         return Sample(self.autoencoder.decode(latent))
+
+    def fresh(self) -> Any:
+        """Return the transformer as it was before training, without adapters."""
+        raise NotImplementedError
+
+    def merge(self) -> None:
+        """Fold the LoRA into the weights it adapts; afterwards there is none."""
+        from anastyle_plugins.exports.adapter import merge
+
+        merge(self.transformer)
+        self.exports = tuple(name for name in self.exports if name == "pipeline")
+
+    def export(self, kind: str, folder: Path, chain: Any) -> None:
+        """Write ``adapter``, ``peft`` or ``pipeline``; the last merges the LoRA."""
+        from anastyle_plugins.exports.pixart import EXPORTS
+
+        EXPORTS[kind](self, folder, chain)
+
+
+def predict(transformer: Any, latent: Tensor, timestep: Tensor, condition: Condition) -> Tensor:
+    """Return what a PixArt transformer makes of noisy latents (B, C, h, w): float32, without a learned variance."""
+    dtype = transformer.scale_shift_table.dtype  # what the base computes in
+    out = transformer(
+        latent.to(dtype),
+        encoder_hidden_states=condition.tokens.to(dtype),
+        encoder_attention_mask=condition.mask.to(dtype),
+        timestep=timestep,
+        added_cond_kwargs={"resolution": None, "aspect_ratio": None},
+        return_dict=False,
+    )[0]
+    return out[:, : latent.shape[1]].float()

@@ -32,7 +32,7 @@ class CompactDiT(PixArt):
     def __init__(self, config: Config, *, autoencoder: Autoencoder, image_size: int) -> None:
         super().__init__(config, autoencoder=autoencoder, image_size=image_size)
         if config.path is not None:
-            transformer = load(PixArtTransformer2DModel, self.checkpoints(config)[0], "transformer")
+            transformer = self.fresh()
         else:
             transformer = PixArtTransformer2DModel(
                 num_attention_heads=config.heads,
@@ -47,6 +47,10 @@ class CompactDiT(PixArt):
                 use_additional_conditions=False,
             )
         self.adopt(transformer, pretrained=config.path is not None)
+
+    def fresh(self) -> Any:
+        """Return the base, without adapters."""
+        return load(PixArtTransformer2DModel, self.checkpoints(self.config)[0], "transformer")
 
     @classmethod
     def checkpoints(cls, config: Any) -> list[Checkpoint]:

@@ -4,7 +4,7 @@ The paper cites Bio_ClinicalBERT (``emilyalsentzer/Bio_ClinicalBERT``), but its 
 ``medicalai/ClinicalBERT``, a DistilBERT; both fit here.
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -109,6 +109,12 @@ class Bert(Embedder):
         """Compute one caption of that many words, whatever they are."""
         ids = torch.zeros(1, words, dtype=torch.int64, device=next(self.model.parameters()).device)
         self.model(input_ids=ids)
+
+    def export(self, folder: Path) -> dict[str, Any]:
+        """Write model and tokenizer into a folder and return the options that load them from there."""
+        self.model.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+        return {**asdict(self.config), "model": str(folder), "revision": None}
 
     def train(self, mode: bool = True) -> "Bert":
         """Stay in eval mode: the language model is frozen, its dropout stays off."""

@@ -7,7 +7,7 @@ A caption's pooled embedding is its TF-IDF vector of one- and two-word terms und
 
 import hashlib
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +130,11 @@ class TfidfSVD(Embedder):
         """Write the fit into a folder."""
         folder.mkdir(parents=True, exist_ok=True)
         save_file(self.fitted, folder / "model.safetensors")
+
+    def export(self, folder: Path) -> dict[str, Any]:
+        """Write the fit into a folder and return the options that load it from there."""
+        self.save(folder)
+        return {**asdict(self.config), "path": str(folder)}
 
     def load(self, folder: Path) -> None:
         """Read a fit that ``save`` wrote."""

@@ -1,0 +1,63 @@
+"""The verbs that take a finished run: ``anastyle sample`` and ``anastyle export``. They wake torch only when called."""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from anastyle.errors import ConfigError
+
+Args = argparse.Namespace
+FORMATS = ("adapter", "peft", "pipeline")
+
+
+def add_verbs(verbs: Any, add_verb: Callable[..., argparse.ArgumentParser]) -> None:
+    """Describe both verbs to the command line."""
+    verb = add_verb(verbs, "sample", sample, "images of a finished run, from words")
+    verb.add_argument("run", metavar="RUN", help="a run's folder: runs/STUDY/VARIANT/seed-N")
+    verb.add_argument("--prompts", metavar="CSV", help="columns: prompt, or anatomy and style; also id, label, seed")
+    verb.add_argument("--prompt", metavar="WORDS", help="one whole caption")
+    verb.add_argument("--anatomy", metavar="WORDS", help="what anatomy is read off; left out, it is left open")
+    verb.add_argument("--style", metavar="WORDS", help="what style is read off; left out, it is left open")
+    verb.add_argument("--seeds", metavar="0-31", default="0", help="of the noise: numbers and ranges (default: 0)")
+    verb.add_argument("--steps", type=int, metavar="N", help="sampling steps (default: the run's own)")
+    verb.add_argument("--guidance", type=float, metavar="G", help="weight of the words (default: the run's own)")
+    verb.add_argument("--guidance-anatomy", type=float, metavar="A", help="weight of anatomy alone")
+    verb.add_argument("--guidance-style", type=float, metavar="S", help="weight of style alone")
+    verb.add_argument("--batch-size", type=int, metavar="B", default=8, help="images at once (default: 8)")
+    verb.add_argument("--precision", choices=("no", "bf16"), default="no", help="of the backbone (default: no)")
+    verb.add_argument("--out", metavar="DIR", help="where to write (default: RUN/samples)")
+    verb.add_argument("--grid", action="store_true", help="write a contact sheet, grid.png")
+    verb = add_verb(verbs, "export", export, "a finished run, for diffusers and peft")
+    verb.add_argument("run", metavar="RUN", help="a run's folder: runs/STUDY/VARIANT/seed-N")
+    verb.add_argument("out", metavar="OUT", help="a folder that is not there yet")
+    verb.add_argument("--format", choices=FORMATS, help="one of them (default: all that the run has)")
+
+
+def sample(args: Args) -> int:
+    """``anastyle sample RUN --prompts CSV | --prompt WORDS | --anatomy WORDS --style WORDS``."""
+    from anastyle.prompts import read_prompts, read_seeds, typed_prompt
+
+    parted = args.anatomy is not None or args.style is not None
+    ways = (args.prompts is not None) + (args.prompt is not None) + parted
+    if ways != 1:
+        raise ConfigError("sample takes one of --prompts CSV, --prompt WORDS, and --anatomy WORDS with --style WORDS.")
+    seeds = read_seeds(args.seeds)
+    if args.prompts is not None:
+        prompts = read_prompts(Path(args.prompts))
+    else:
+        prompts = [typed_prompt(args.prompt, args.anatomy, args.style)]
+    from anastyle.paint import Wish, sample_run
+
+    options = ("steps", "guidance", "guidance_anatomy", "guidance_style", "batch_size", "precision", "grid")
+    wish = Wish(prompts, seeds, **{name: getattr(args, name) for name in options})
+    print(sample_run(Path(args.run), wish, Path(args.out) if args.out else None))
+    return 0
+
+
+def export(args: Args) -> int:
+    """``anastyle export RUN OUT [--format adapter|peft|pipeline]``."""
+    from anastyle.export import export_run
+
+    print(export_run(Path(args.run), Path(args.out), args.format))
+    return 0
