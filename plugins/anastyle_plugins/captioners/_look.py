@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image, ImageFilter
 from scipy import ndimage
 
 Array = NDArray[np.float32]
@@ -62,7 +63,8 @@ class Look:
 
 def field_of_view(rgb: NDArray[np.uint8]) -> Mask:
     """Return what the device sees: black that reaches the frame's border is left out, if it is not too much."""
-    dark = ndimage.median_filter(rgb.max(axis=2), 5) < FRAME
+    brightest = Image.fromarray(rgb.max(axis=2)).filter(ImageFilter.MedianFilter(5))
+    dark = np.asarray(brightest) < FRAME
     labels, _ = ndimage.label(dark)
     rim = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])
     sizes = np.bincount(labels.ravel())
@@ -107,21 +109,22 @@ def look_of(rgb: NDArray[np.uint8], mask: Mask | None, field: Mask) -> Look:
 
 def lab_of(rgb: NDArray[np.uint8]) -> Array:
     """Return sRGB (..., 3) of 0 to 255 as CIELAB."""
-    linear = rgb.astype(np.float32) / 255
-    linear = np.where(linear <= 0.04045, linear / 12.92, ((linear + 0.055) / 1.055) ** 2.4)
-    matrix = np.array([[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]])
-    xyz = linear @ matrix.T / np.array([0.95047, 1.0, 1.08883])
+    xyz = LINEAR[rgb] @ TO_XYZ  # relative to white
     root = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
     x, y, z = np.moveaxis(root, -1, 0)
-    return np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], axis=-1).astype(np.float32)
+    return np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], axis=-1)
 
 
+_LEVELS = np.arange(256) / 255
+LINEAR = np.where(_LEVELS <= 0.04045, _LEVELS / 12.92, ((_LEVELS + 0.055) / 1.055) ** 2.4).astype(np.float32)
+_PRIMARIES = ((0.4124564, 0.2126729, 0.0193339), (0.3575761, 0.7151522, 0.1191920), (0.1804375, 0.0721750, 0.9503041))
+TO_XYZ = (np.array(_PRIMARIES) / np.array([0.95047, 1.0, 1.08883])).astype(np.float32)
 PROTOTYPES = lab_of(np.array(list(COLOURS.values()), dtype=np.uint8))
 
 
 def named(pixels: Array) -> list[tuple[str, float]]:
     """Return the names of colours (n, 3) in Lab that many of the pixels have, the most frequent first."""
-    few = pixels[:: max(len(pixels) // 4000, 1)]
+    few = pixels[:: max(len(pixels) // 2500, 1)]
     weights = np.array([0.8, 1.0, 1.0])  # light and shade change L more than a thing's colour
     distances = (((few[:, None] - PROTOTYPES) * weights) ** 2).sum(axis=2)  # (n, colours)
     shares = np.bincount(distances.argmin(axis=1), minlength=len(COLOURS)) / len(few)

@@ -16,8 +16,10 @@ BOUNDS = {  # measurement: how low and how high its lower and its upper cut may 
     "area": ((0.02, 0.09), (0.09, 0.32)),
     "roughness": ((0.03, 0.10), (0.12, 0.30)),
     "edge": ((0.25, 0.45), (0.50, 0.75)),
-    "patchy": ((3.0, 5.5), (6.5, 11.0)),
-    "grain": ((1.0, 3.0), (2.5, 6.5)),
+    "patchy": ((2.5, 9.0), (6.0, 16.0)),
+    "grain": ((1.0, 4.0), (2.5, 7.0)),
+    "whole_patchy": ((2.5, 20.0), (6.0, 30.0)),  # of pictures without a lesion
+    "whole_grain": ((1.0, 5.0), (2.5, 9.0)),
     "contrast": ((7.0, 15.0), (18.0, 32.0)),
 }
 Cuts = dict[str, tuple[float, float]]
@@ -152,10 +154,11 @@ def greys(lightness: float) -> str:
     return next((word for most, word in steps if lightness < most), "bright")
 
 
-def texture(look: Look, cuts: Cuts) -> str:
-    """Name how even a surface is, and how fine its grain."""
-    patches = third("patchy", look.patchy, cuts, ("homogeneous", "slightly varied", "heterogeneous"))
-    grain = third("grain", look.grain, cuts, ("smooth", "finely textured", "coarsely textured"))
+def texture(look: Look, cuts: Cuts, whole: bool) -> str:
+    """Name how even a surface is, and how fine its grain; pictures without a lesion are compared with their like."""
+    of = "whole_" if whole else ""
+    patches = third(f"{of}patchy", look.patchy, cuts, ("homogeneous", "slightly varied", "heterogeneous"))
+    grain = third(f"{of}grain", look.grain, cuts, ("smooth", "finely textured", "coarsely textured"))
     return f"{patches} and {grain}"
 
 
@@ -187,11 +190,11 @@ def light(look: Look) -> str:
     elif look.overall > BRIGHT:
         found.append("a bright image")
     across, down = look.slope
-    if look.corners > VIGNETTE:
+    if look.corners > VIGNETTE and not look.colourless:  # an ultrasound image has no lens
         found.append("darkened corners")
     elif max(abs(across), abs(down)) > SLOPE:
         sideways = ("left", "right")[across > 0] if abs(across) >= abs(down) else ("top", "bottom")[down > 0]
         found.append(f"brighter towards the {sideways}")
-    if look.glints > GLINTS:
+    if look.glints > GLINTS and not look.colourless:
         found.append("bright reflections")
     return ", ".join(found) or "even lighting"

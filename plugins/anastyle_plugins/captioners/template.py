@@ -67,7 +67,7 @@ COLOURED = (
 )
 ECHO = (
     "{echo} to the surrounding tissue, {texture} echotexture, {behind}; {contrast}, {light}",
-    "an {echo} {noun} with {texture} echoes and {behind}; {contrast}, {light}",
+    "{an_echo} {noun} with {texture} echoes and {behind}; {contrast}, {light}",
     "{texture} interior, {echo}, {behind}; {contrast} to the tissue around; {light}",
 )
 GREY = (
@@ -78,7 +78,7 @@ WHOLE = ("{colours} {around}, {texture}; {light}", "{texture} {around} in {colou
 TEXT = (
     "{Picture}{label}: {anatomy}. {Style}.",
     "{Picture}{label}. {Anatomy}; {style}.",
-    "{Picture}{label} showing {anatomy}. {Style}.",
+    "{Picture}{label}, showing {anatomy}. {Style}.",
 )
 
 
@@ -105,6 +105,7 @@ class Template(Captioner):
     def __init__(self, config: Config) -> None:
         super().__init__(config)
         self.modality, self.cuts = "general", say.cuts_of({})
+        self._known: dict[str, tuple[Shape | None, Look]] = {}  # what ``fit`` measured is not measured again
 
     def fit(self, records: Callable[[], Iterator[Record]], keys: list[str]) -> dict[str, Any]:
         """Find out the modality and the percentiles of the training split."""
@@ -112,16 +113,16 @@ class Template(Captioner):
         values: dict[str, list[float]] = {name: [] for name in say.BOUNDS}
         for record in islice(records(), FITTED):
             hints.update(hinted(record))
-            shape, look = measured(record)
-            if shape is not None or record.mask is None:
-                found = {**vars(look), **(vars(shape) if shape else {})}
-                for name in values:
-                    if name in found and (shape is not None or name in ("patchy", "grain")):
-                        values[name].append(found[name])
+            shape, look = self._known[record.key] = measured(record)
+            found = {f"whole_{name}": value for name, value in vars(look).items()}
+            if shape is not None:
+                found = {**vars(look), **vars(shape)}
+            for name in values.keys() & found.keys():
+                values[name].append(found[name])
         modality = self.config.modality
         if modality == "auto":
             modality = hints.most_common(1)[0][0] if hints else "general"
-        return {"modality": modality, "cuts": say.cuts_of(values), "records": len(values["patchy"])}
+        return {"modality": modality, "cuts": say.cuts_of(values), "records": len(self._known)}
 
     def restore(self, fitted: dict[str, Any]) -> None:
         """Take back modality and percentiles."""
@@ -133,7 +134,7 @@ class Template(Captioner):
         return [self._one(record) for record in records]
 
     def _one(self, record: Record) -> Captioned:
-        shape, look = measured(record)
+        shape, look = self._known.pop(record.key, None) or measured(record)
         picture, noun, around = SPOKEN[self.modality]
         noun = self.config.noun or noun
         common = {"noun": noun, "around": around}
@@ -148,7 +149,7 @@ class Template(Captioner):
     def _anatomy(self, record: Record, shape: Shape | None, look: Look, common: dict[str, str]) -> str:
         noun = common["noun"]
         if shape is None and record.mask is not None:
-            return say.pick(record.key, "none", (f"no {noun}", f"no {noun} to be seen", f"without any {noun}"))
+            return say.pick(record.key, "none", (f"no {noun}", f"no visible {noun}", f"no {noun} at all"))
         if shape is None:
             return whole_anatomy(record)
         border = say.border(shape, look, self.cuts, record.key)
@@ -179,8 +180,9 @@ class Template(Captioner):
             "grey": say.greys(look.lightness),
             "relation": "darker" if look.lighter < 0 else "brighter",
             "echo": say.echo(look),
+            "an_echo": article(say.echo(look)),
             "behind": say.behind(look),
-            "texture": say.texture(look, self.cuts),
+            "texture": say.texture(look, self.cuts, whole=shape is None),
             "contrast": say.contrast(look, self.cuts),
             "light": say.light(look),
         }
@@ -197,6 +199,14 @@ class Template(Captioner):
             Picture=capital(picture), label=named, anatomy=anatomy, Anatomy=capital(anatomy), style=style,
             Style=capital(style),
         )  # fmt: skip
+
+
+def mask_shape(record: Record) -> Shape | None:
+    """Return the form of a record's mask, or None where it is empty or missing."""
+    if record.mask is None:
+        return None
+    mask = np.asarray(shrink(record.mask, LONGEST, mask=True)) > 127
+    return shape_of(mask, np.ones_like(mask))
 
 
 def measured(record: Record) -> tuple[Shape | None, Look]:
