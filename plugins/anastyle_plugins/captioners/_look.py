@@ -10,31 +10,38 @@ from scipy import ndimage
 Array = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 
-COLOURS = {  # prototypes as sRGB; a pixel is called after the nearest in CIELAB
-    "black": (22, 18, 20),
-    "dark brown": (72, 42, 34),
-    "brown": (118, 76, 56),
-    "reddish brown": (140, 72, 58),
-    "light brown": (172, 124, 96),
-    "beige": (222, 192, 164),
-    "white": (246, 243, 238),
-    "pale pink": (232, 198, 196),
-    "pink": (224, 150, 146),
-    "salmon pink": (205, 128, 104),
-    "orange": (214, 120, 56),
-    "red": (196, 62, 54),
-    "dark red": (118, 30, 32),
-    "magenta": (172, 32, 88),
-    "purple": (112, 62, 128),
-    "mauve": (176, 128, 146),
-    "lilac": (196, 178, 206),
-    "blue-grey": (104, 114, 142),
-    "grey": (138, 132, 132),
-    "dark grey": (72, 68, 70),
-    "light grey": (198, 192, 192),
-    "yellow": (224, 198, 96),
-    "yellowish brown": (158, 128, 64),
-}
+COLOURS = (  # prototypes as sRGB; a pixel is called after the nearest in CIELAB. Warm light makes browns reddish
+    ("black", (22, 18, 20)),
+    ("dark brown", (72, 42, 34)),
+    ("dark brown", (96, 40, 28)),
+    ("brown", (118, 76, 56)),
+    ("brown", (150, 82, 52)),
+    ("reddish brown", (140, 62, 50)),
+    ("reddish brown", (134, 38, 24)),
+    ("light brown", (172, 124, 96)),
+    ("greyish brown", (140, 112, 106)),
+    ("greyish brown", (104, 82, 78)),
+    ("beige", (222, 192, 164)),
+    ("white", (246, 243, 238)),
+    ("pale pink", (232, 198, 196)),
+    ("pink", (224, 150, 146)),
+    ("dusky pink", (190, 146, 148)),
+    ("salmon pink", (205, 128, 104)),
+    ("orange", (214, 120, 56)),
+    ("red", (204, 58, 52)),
+    ("dark red", (116, 20, 32)),
+    ("magenta", (172, 32, 88)),
+    ("purple", (112, 62, 128)),
+    ("mauve", (174, 116, 152)),
+    ("lilac", (196, 178, 206)),
+    ("blue-grey", (104, 114, 142)),
+    ("grey", (138, 132, 134)),
+    ("dark grey", (72, 68, 70)),
+    ("light grey", (198, 192, 192)),
+    ("yellow", (224, 198, 96)),
+    ("yellowish brown", (158, 128, 64)),
+)
+NAMES = list(dict.fromkeys(name for name, _ in COLOURS))
 GREY = 6.0  # mean chroma below which a picture has no colour worth naming
 FRAME = 18  # of 255: what is darker and reaches the border is no part of the field of view
 SHARE = 0.17  # of its pixels that a colour must have to be named
@@ -119,7 +126,8 @@ _LEVELS = np.arange(256) / 255
 LINEAR = np.where(_LEVELS <= 0.04045, _LEVELS / 12.92, ((_LEVELS + 0.055) / 1.055) ** 2.4).astype(np.float32)
 _PRIMARIES = ((0.4124564, 0.2126729, 0.0193339), (0.3575761, 0.7151522, 0.1191920), (0.1804375, 0.0721750, 0.9503041))
 TO_XYZ = (np.array(_PRIMARIES) / np.array([0.95047, 1.0, 1.08883])).astype(np.float32)
-PROTOTYPES = lab_of(np.array(list(COLOURS.values()), dtype=np.uint8))
+PROTOTYPES = lab_of(np.array([colour for _, colour in COLOURS], dtype=np.uint8))
+NAME_OF = np.array([NAMES.index(name) for name, _ in COLOURS])  # of a prototype
 
 
 def named(pixels: Array) -> list[tuple[str, float]]:
@@ -127,11 +135,10 @@ def named(pixels: Array) -> list[tuple[str, float]]:
     few = pixels[:: max(len(pixels) // 2500, 1)]
     weights = np.array([0.8, 1.0, 1.0])  # light and shade change L more than a thing's colour
     distances = (((few[:, None] - PROTOTYPES) * weights) ** 2).sum(axis=2)  # (n, colours)
-    shares = np.bincount(distances.argmin(axis=1), minlength=len(COLOURS)) / len(few)
+    shares = np.bincount(NAME_OF[distances.argmin(axis=1)], minlength=len(NAMES)) / len(few)
     order = np.argsort(-shares, kind="stable")
-    names = list(COLOURS)
     kept = [at for at in order[:3] if shares[at] >= SHARE] or [order[0]]
-    return [(names[at], float(shares[at])) for at in kept]
+    return [(NAMES[at], float(shares[at])) for at in kept]
 
 
 def core(lesion: Mask) -> Mask:

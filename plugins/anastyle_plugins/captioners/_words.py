@@ -100,7 +100,9 @@ def where(shape: Shape) -> str:
 
 
 def form(shape: Shape) -> str:
-    """Name a form."""
+    """Name a form; what fills the frame shows none."""
+    if shape.cut and shape.area > 0.5:
+        return "broad"
     if shape.solidity < NOTCHED:
         return "irregularly shaped"
     if shape.solidity < FULL:
@@ -137,7 +139,8 @@ def border(shape: Shape, look: Look, cuts: Cuts, key: str) -> str:
 
 def reach(shape: Shape) -> str:
     """Say at which sides the frame cuts a lesion off, or nothing."""
-    return f"cut off at the {' and '.join(shape.cut[:2])} edge" if shape.cut else ""
+    edge = "edges" if len(shape.cut) > 1 else "edge"
+    return f"cut off at the {' and '.join(shape.cut[:2])} {edge}" if shape.cut else ""
 
 
 def colours(found: list[tuple[str, float]]) -> str:
