@@ -95,6 +95,7 @@ def look_of(rgb: NDArray[np.uint8], mask: Mask | None, field: Mask) -> Look:
     difference = soft[inside].mean(axis=0) - soft[ring].mean(axis=0)
     grey = rgb.mean(axis=2)
     calm = ndimage.gaussian_filter(light, 2.0)
+    patches = smoothed_within(light, inside)
     return Look(
         colourless=colourless,
         colours=named(soft[inside]),
@@ -106,8 +107,8 @@ def look_of(rgb: NDArray[np.uint8], mask: Mask | None, field: Mask) -> Look:
         echo=float((grey[inside].mean() + 2) / (grey[ring].mean() + 2)),
         behind=1.0 if lesion is None else shadow(grey, lesion, field),
         edge=1.0 if distance is None else sharpness(soft, distance, field, difference),
-        patchy=float(calm[inside].std()),
-        grain=float((light - calm)[inside].std()),
+        patchy=float(patches[inside].std()),
+        grain=float((light - patches)[inside].std()),
         corners=darkened_corners(light, field, ground),
         slope=slope_of(calm, ground),
         glints=float(((light > 93) & (np.hypot(lab[..., 1], lab[..., 2]) < 14))[field].mean()),
@@ -145,6 +146,12 @@ def core(lesion: Mask) -> Mask:
     """Return a lesion without its rim, where that leaves enough."""
     inner = ndimage.binary_erosion(lesion, iterations=2, border_value=1)
     return inner if inner.sum() > 30 else lesion
+
+
+def smoothed_within(light: Array, inside: Mask) -> Array:
+    """Return lightness smoothed over what is inside alone, so that the surroundings do not shine in."""
+    weight = ndimage.gaussian_filter(inside.astype(np.float32), 2.0)
+    return ndimage.gaussian_filter(np.where(inside, light, 0), 2.0) / np.maximum(weight, 1e-6)
 
 
 def signed_distance(lesion: Mask) -> Array:
