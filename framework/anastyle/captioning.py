@@ -124,7 +124,9 @@ def _refuse_other(path: Path, header: Line, made: Line) -> None:
     """Raise DataError if a table was written by something else than what is asked for now."""
     differing = [key for key in made if header.get(key) != made[key] and key != "options"]
     old, new = header.get("options") or {}, made["options"]
-    differing += [f"{key}={old.get(key)!r}, now {new.get(key)!r}" for key in {**old, **new} if old.get(key) != new.get(key)]
+    differing += [
+        f"{key}={old.get(key)!r}, now {new.get(key)!r}" for key in {**old, **new} if old.get(key) != new.get(key)
+    ]
     if differing:
         raise DataError(
             f"{path}: is there, and was written otherwise ({'; '.join(differing[:4])}).\n"
@@ -210,7 +212,8 @@ def _other(prepared: PreparedSet, path: Path, instead: str) -> tuple[dict[str, C
 
 def report(written: Written, prepared: str) -> str:
     """Return what a person is told at the end."""
-    lines = [f"{written.path}: {written.captions} captions. Use them: data: {{root: {prepared}, captions: {written.path.stem}}}"]
+    use = f"data: {{root: {prepared}, captions: {written.path.stem}}}"
+    lines = [f"{written.path}: {written.captions} captions. Use them: {use}"]
     lines += [f"  {note}: {count}" for note, count in written.notes.most_common()]
     if written.rejected:
         reasons = [f"{count} x {reason}" for reason, count in written.rejected.most_common()]
@@ -225,4 +228,6 @@ def shown(path: Path, count: int) -> dict[str, tuple[Caption | None, str]]:
     """Draw some records of a table by the hash of their key: key -> caption, and why it was rejected."""
     lines = {line["key"]: line for line in islice(read_lines(path), 1, None)}
     drawn = sorted(lines, key=lambda key: hashlib.sha1(key.encode()).digest())[:count]
-    return {key: (caption_of(lines[key]) if "text" in lines[key] else None, lines[key].get("rejected", "")) for key in drawn}
+    return {
+        key: (caption_of(lines[key]) if "text" in lines[key] else None, lines[key].get("rejected", "")) for key in drawn
+    }

@@ -128,7 +128,9 @@ def caption(args: Args) -> int:
 
     places = [word for word in args.words if not OPTION.match(word)]
     if len(places) > 1:
-        raise ConfigError(f"caption takes SET [CAPTIONER], and '{places[1]}' came after. Options are written key=value.")
+        raise ConfigError(
+            f"caption takes SET [CAPTIONER], and '{places[1]}' came after. Options are written key=value."
+        )
     options: dict[str, Any] = dict(parse_word(word) for word in args.words if OPTION.match(word))
     name, instead, sheet = (str(options.pop(word, "")) for word in ("name", "instead", "sheet"))
     captioner = places[0] if places else "template"

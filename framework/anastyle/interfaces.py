@@ -334,6 +334,7 @@ class Captioner(ABC):
 
     def restore(self, fitted: dict[str, Any]) -> None:
         """Take back what ``fit`` returned."""
+        del fitted
 
     @abstractmethod
     def caption(self, records: list[Record]) -> list[Captioned]:

@@ -80,7 +80,9 @@ def root(tmp_path: Path) -> Path:
 
     def record(number: int) -> Record:
         image = Image.fromarray(rng.integers(0, 256, (8, 8, 3), np.uint8))
-        return Record(f"r{number}", image, None, Caption(f"prepared {number}"), "nv", "", "test" if number > 5 else "train")
+        return Record(
+            f"r{number}", image, None, Caption(f"prepared {number}"), "nv", "", "test" if number > 5 else "train"
+        )
 
     write_shards(map(record, range(8)), tmp_path / "set", info={})
     return tmp_path / "set"

@@ -117,7 +117,9 @@ def record(number: int, mask: Any = None, label: str = "nv", text: str = "a derm
     if mask is not None:
         pixels[mask] = np.clip(rng.normal((95, 60, 45), 6, (int(mask.sum()), 3)), 0, 255)
     shown = None if mask is None else Image.fromarray(mask.astype(np.uint8) * 255)
-    return Record(f"r{number}", Image.fromarray(pixels), shown, Caption(text), label, "", "test" if number > 3 else "train")
+    return Record(
+        f"r{number}", Image.fromarray(pixels), shown, Caption(text), label, "", "test" if number > 3 else "train"
+    )
 
 
 @pytest.fixture

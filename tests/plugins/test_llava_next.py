@@ -93,7 +93,11 @@ def folder(tmp_path_factory) -> Path:
     """Write a LLaVA-NeXT of a few thousand random weights as the hub lays it out."""
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import (
-        CLIPVisionConfig, LlamaConfig, LlavaNextConfig, LlavaNextForConditionalGeneration, PreTrainedTokenizerFast,
+        CLIPVisionConfig,
+        LlamaConfig,
+        LlavaNextConfig,
+        LlavaNextForConditionalGeneration,
+        PreTrainedTokenizerFast,
     )  # fmt: skip
     from transformers.models.llava_next.image_processing_pil_llava_next import LlavaNextImageProcessorPil
 
@@ -194,7 +198,9 @@ def test_other_weights_are_another_identity(folder, tmp_path):
     (tmp_path / "twin").mkdir()
     for file in folder.iterdir():
         content = file.read_bytes()
-        (tmp_path / "twin" / file.name).write_bytes(content[:-1] + bytes([content[-1] ^ 1]) if file.suffix == ".safetensors" else content)
+        (tmp_path / "twin" / file.name).write_bytes(
+            content[:-1] + bytes([content[-1] ^ 1]) if file.suffix == ".safetensors" else content
+        )
 
     assert captioner(folder).identity() != captioner(tmp_path / "twin").identity()
 

@@ -102,7 +102,6 @@ class PreparedSet:
             self._stores[name, image_size] = Store(self.root, shards, image_size)
         return Split(self, name, self._stores[name, image_size], captions=captions)
 
-
     def table(self, captions: str) -> CaptionTable | None:
         """Return the caption table of a name, or None for the kinds that need none."""
         if captions in BUILT_IN:

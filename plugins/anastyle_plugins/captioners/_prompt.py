@@ -8,7 +8,10 @@ from anastyle_plugins.captioners._shape import Shape
 from anastyle_plugins.captioners._words import spoken
 
 ATTRIBUTES = {  # modality: what anatomy and what style is asked for (after VG-MedGen for skin, Med-Art for endoscopy)
-    "dermoscopy": ("symmetry, border, shape, size, location", "specific color, texture, dermoscopic patterns, lighting"),
+    "dermoscopy": (
+        "symmetry, border, shape, size, location",
+        "specific color, texture, dermoscopic patterns, lighting",
+    ),
     "endoscopy": (
         "shape, size, location, border",
         "specific color, surface texture, surrounding mucosa, bleeding condition, lighting",
@@ -28,7 +31,9 @@ QUESTION = (
 )
 FIELD = r"^\W*{name}\W*:\W*(.+?)\W*$"
 LESION = r"(?:lesion|mass|polyp|tumou?r|nodule|abnormalit\w+|growth|finding)s?"
-NONE = re.compile(rf"\b(?:no|without(?: an?y?)?)\s+(?:\w+\s+){{0,3}}{LESION}\b|\babsence of\b|\bnothing abnormal\b", re.I)
+NONE = re.compile(
+    rf"\b(?:no|without(?: an?y?)?)\s+(?:\w+\s+){{0,3}}{LESION}\b|\babsence of\b|\bnothing abnormal\b", re.I
+)
 ONE = re.compile(rf"\b(?:a|an|the|one|two|several|multiple)\s+(?:[\w-]+,?\s+){{0,4}}{LESION}\b", re.I)
 LARGE, SMALL = re.compile(r"\b(?:large|huge|big|extensive)\b", re.I), re.compile(r"\b(?:small|tiny|minute)\b", re.I)
 SEVERAL = re.compile(r"\b(?:two|three|four|several|multiple|many)\s+(?:\w+\s+){0,2}" + LESION, re.I)

@@ -11,6 +11,7 @@ Mask = NDArray[np.bool_]
 
 CRUMB = 0.05  # components smaller than this share of the largest are no parts of their own
 SMALLEST = 12  # pixels of a component that is measured
+ROUGH = 350  # pixels of a component whose outline is judged
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,12 @@ def perimeter(part: Mask, blur: float) -> float:
 
 
 def roughness(part: Mask) -> float:
-    """Return by how much the outline is longer than when it is smoothed on the scale of the part, 0 for a disc."""
+    """Return by how much the outline is longer than when it is smoothed on the scale of the part, 0 for a disc.
+
+    Of a part of few pixels the stairs of the grid would be measured: -1.
+    """
+    if part.sum() < ROUGH:
+        return -1.0
     scale = max(0.16 * np.sqrt(part.sum() / np.pi), 3.0)
     return max(perimeter(part, 1.2) / max(perimeter(part, scale), 1e-6) - 1, 0.0)
 

@@ -133,7 +133,9 @@ def border(shape: Shape, look: Look, cuts: Cuts, key: str) -> str:
     """Name how an outline runs, and how sharp it is."""
     rough = (("smooth", "even"), ("slightly irregular", "slightly uneven"), ("irregular", "jagged"))
     runs = pick(key, "runs", third("roughness", shape.roughness, cuts, rough))  # type: ignore[arg-type]
-    sharp = "ill-defined" if look.contrast < 5 else third("edge", look.edge, cuts, ("ill-defined", "fairly clear", "sharp"))
+    sharp = (
+        "ill-defined" if look.contrast < 5 else third("edge", look.edge, cuts, ("ill-defined", "fairly clear", "sharp"))
+    )
     return f"{runs}, {sharp}"
 
 

@@ -218,7 +218,11 @@ def sampling(config: Any, seeds: list[int]) -> Any:
     """Return the logits processors that draw each row with a generator of its own."""
     from transformers import LogitsProcessorList, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
-    warpers = [TemperatureLogitsWarper(config.temperature), TopKLogitsWarper(config.top_k), TopPLogitsWarper(config.top_p)]
+    warpers = [
+        TemperatureLogitsWarper(config.temperature),
+        TopKLogitsWarper(config.top_k),
+        TopPLogitsWarper(config.top_p),
+    ]
     return LogitsProcessorList([*warpers, GumbelPerRow(seeds)])
 
 

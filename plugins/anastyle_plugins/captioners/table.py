@@ -1,4 +1,4 @@
-"""Captions someone has: a CSV (UTF-8) with a column ``key`` (or ``id``), ``text`` and, if known, ``anatomy`` and ``style``.
+"""Captions someone has: a CSV (UTF-8) of ``key`` (or ``id``), ``text`` and, if known, ``anatomy`` and ``style``.
 
 Whoever has just the two fields leaves ``text`` out: it is made of them. All that does not fit is reported at once.
 """
@@ -108,7 +108,9 @@ def read_captions(path: Path) -> dict[str, dict[str, str]]:
         raise DataError(f"{path}: not a CSV ({error}). Quote values that hold commas or quotes.") from None
     key = "key" if "key" in columns else "id"
     if key not in columns or not {"text", "anatomy"} & set(columns):
-        raise DataError(f"{path}: it has {', '.join(columns) or 'no columns'}; it needs key (or id) and text or anatomy.")
+        raise DataError(
+            f"{path}: it has {', '.join(columns) or 'no columns'}; it needs key (or id) and text or anatomy."
+        )
     problems = [*_faults(rows, key), *_twice(rows, key)]
     if problems:
         raise DataError(f"{path}: mend these rows.\n{listing(problems)}")
@@ -127,7 +129,7 @@ def _faults(rows: list[dict[str, Any]], key: str) -> Iterator[str]:
             kinds.setdefault("no key", []).append(name)
         elif not words.strip():
             kinds.setdefault("no words", []).append(name)
-        elif any(ord(letter) < 32 and not letter.isspace() or ord(letter) == 127 for letter in words):
+        elif any((ord(letter) < 32 and not letter.isspace()) or ord(letter) == 127 for letter in words):
             kinds.setdefault("control characters", []).append(name)
     return (f"{kind}: {len(names)}, {_few(names)}" for kind, names in kinds.items())
 

@@ -58,7 +58,8 @@ ANATOMY = (
 )
 SEVERAL = (
     "{number} {nouns} {where}, together {size} ({share}); the largest is {form}{lie}, with {a_border} outline{reach}",
-    "{number} separate {nouns}, {where}, {size} in all ({share}); the largest one {form}{lie}, its margins {border}{reach}",
+    "{number} separate {nouns}, {where}, {size} in all ({share}); "
+    "the largest one {form}{lie}, its margins {border}{reach}",
 )
 COLOURED = (
     "{colours} against {ground} {around}, {contrast}; {texture}; {light}",
@@ -228,7 +229,9 @@ def whole_anatomy(record: Record) -> str:
     flipped = np.corrcoef(grey.ravel(), grey[:, ::-1].ravel())[0, 1] if grey.std() > 0 else 1.0
     layout = "symmetric" if flipped > 0.8 else "roughly symmetric" if flipped > 0.55 else "asymmetric"
     rows, columns = np.array_split(np.arange(grey.shape[0]), 3), np.array_split(np.arange(grey.shape[1]), 3)
-    cells = {((x + 0.5) / 3, (y + 0.5) / 3): grey[np.ix_(rows[y], columns[x])].mean() for y in range(3) for x in range(3)}
+    cells = {
+        ((x + 0.5) / 3, (y + 0.5) / 3): grey[np.ix_(rows[y], columns[x])].mean() for y in range(3) for x in range(3)
+    }
     bright, dark = max(cells, key=lambda c: cells[c]), min(cells, key=lambda c: cells[c])
     if cells[bright] - cells[dark] < 12:
         return f"{layout} from left to right, evenly bright"
