@@ -51,7 +51,8 @@ def test_forms_are_measured():
 
 
 @pytest.mark.parametrize(
-    ("turn", "words"), [(0.0, "wider than tall"), (np.pi / 2, "taller than wide"), (0.8, "lying obliquely"), (-0.8, "lying obliquely")]
+    ("turn", "words"),
+    [(0.0, "wider than tall"), (np.pi / 2, "taller than wide"), (0.8, "lying obliquely"), (-0.8, "lying obliquely")],
 )  # fmt: skip
 def test_long_forms_point_somewhere(turn, words):
     assert lie(shape_of(ellipse(80, 80, 50, 20, turn), HERE)) == words

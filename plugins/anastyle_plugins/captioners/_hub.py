@@ -23,8 +23,9 @@ def find(model: str, revision: str | None, option: str, needed: tuple[str, ...] 
         folder = _snapshot(model, revision, offline=False) or folder
     missing = lacking(folder, needed)
     if folder is None or missing:
+        at = f" --revision {revision}" if revision else ""
         way_out = "Copy them there." if local.is_dir() else (
-            f"With a network (unset HF_HUB_OFFLINE): hf download {model}{f' --revision {revision}' if revision else ''}\n"
+            f"With a network (unset HF_HUB_OFFLINE): hf download {model}{at}\n"
             f"  or name a local folder: {option}=PATH"
         )  # fmt: skip
         raise MissingError(f"caption.{option}={model}: not here: {', '.join(missing)}\n  {way_out}")

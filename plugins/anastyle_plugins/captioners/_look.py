@@ -44,6 +44,7 @@ COLOURS = (  # prototypes as sRGB; a pixel is called after the nearest in CIELAB
 NAMES = list(dict.fromkeys(name for name, _ in COLOURS))
 GREY = 6.0  # mean chroma below which a picture has no colour worth naming
 FRAME = 18  # of 255: what is darker and reaches the border is no part of the field of view
+SHADE = 42.0  # L below which surroundings count as unlit, if enough of them are lit
 SHARE = 0.17  # of its pixels that a colour must have to be named
 
 
@@ -99,7 +100,7 @@ def look_of(rgb: NDArray[np.uint8], mask: Mask | None, field: Mask) -> Look:
     return Look(
         colourless=colourless,
         colours=named(soft[inside]),
-        ground=named(soft[ground]),
+        ground=named(soft[lit(light, ground)]),
         lightness=float(np.median(light[inside])),
         overall=float(light[field].mean()),
         contrast=float(np.linalg.norm(difference)),
@@ -146,6 +147,12 @@ def core(lesion: Mask) -> Mask:
     """Return a lesion without its rim, where that leaves enough."""
     inner = ndimage.binary_erosion(lesion, iterations=2, border_value=1)
     return inner if inner.sum() > 30 else lesion
+
+
+def lit(light: Array, ground: Mask) -> Mask:
+    """Return surroundings without what lies in the dark, whose colour nobody sees; all of them if little is left."""
+    seen = ground & (light > SHADE)
+    return seen if seen.sum() > 0.25 * ground.sum() else ground
 
 
 def smoothed_within(light: Array, inside: Mask) -> Array:

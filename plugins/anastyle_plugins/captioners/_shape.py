@@ -45,9 +45,8 @@ def shape_of(mask: Mask, field: Mask) -> Shape | None:
     if not parts:
         return None
     height, width = mask.shape
-    centres = [ndimage.center_of_mass(part) for part in parts]
-    largest = ndimage.binary_fill_holes(parts[0])
-    assert largest is not None
+    centres = [np.argwhere(part).mean(axis=0) for part in parts]  # (row, column) each
+    largest: Mask = np.asarray(ndimage.binary_fill_holes(parts[0]), dtype=bool)
     points = np.argwhere(largest)[:, ::-1].astype(float)  # (n, 2) as x, y
     offsets = points - points.mean(axis=0)
     values, axes = np.linalg.eigh(np.cov(offsets.T) + np.eye(2) / 12)

@@ -28,7 +28,8 @@ SYMMETRIC, LOPSIDED = 0.87, 0.76  # overlap with the mirror image above and belo
 ROUND, OVAL = 0.80, 0.52  # minor over major axis
 STANDING, LYING = 60.0, 30.0  # degrees of the major axis
 FULL, NOTCHED = 0.90, 0.78  # share of the convex hull; below the first a form is lobed, below the second irregular
-VIGNETTE, SLOPE, GLINTS = 14.0, 16.0, 0.012
+VIGNETTE, GLINTS = 14.0, 0.012
+SLOPE, DEPTH = 16.0, 26.0  # rise of L across a picture called uneven; ultrasound always fades with depth
 DARK, BRIGHT = 30.0, 66.0  # mean L of a picture called so
 NUMBERS = {2: "two", 3: "three", 4: "four", 5: "five"}
 ROWS, COLUMNS = ("upper", "", "lower"), ("left", "", "right")
@@ -43,7 +44,7 @@ def cuts_of(values: dict[str, list[float]]) -> Cuts:
     """Return where each measurement is cut in three, from what the training split holds of it."""
     cuts: Cuts = {}
     for name, ((low_least, low_most), (high_least, high_most)) in BOUNDS.items():
-        found = values.get(name) or [0.0]
+        found = [value for value in values.get(name, ()) if value >= 0] or [0.0]
         low, high = np.quantile(found, [1 / 3, 2 / 3])
         cuts[name] = float(np.clip(low, low_least, low_most)), float(np.clip(high, high_least, high_most))
     return cuts
@@ -136,7 +137,7 @@ def border(shape: Shape, look: Look, cuts: Cuts, key: str) -> str:
     sharp = (
         "ill-defined" if look.contrast < 5 else third("edge", look.edge, cuts, ("ill-defined", "fairly clear", "sharp"))
     )
-    return f"{runs}, {sharp}"
+    return sharp if shape.roughness < 0 else f"{runs}, {sharp}"
 
 
 def reach(shape: Shape) -> str:
@@ -163,7 +164,7 @@ def texture(look: Look, cuts: Cuts, whole: bool) -> str:
     """Name how even a surface is, and how fine its grain; pictures without a lesion are compared with their like."""
     of = "whole_" if whole else ""
     patches = third(f"{of}patchy", look.patchy, cuts, ("homogeneous", "slightly varied", "heterogeneous"))
-    grain = third(f"{of}grain", look.grain, cuts, ("smooth", "finely textured", "coarsely textured"))
+    grain = third(f"{of}grain", look.grain, cuts, ("smooth", "finely grained", "grainy"))
     return f"{patches} and {grain}"
 
 
@@ -174,7 +175,7 @@ def contrast(look: Look, cuts: Cuts) -> str:
 
 def echo(look: Look) -> str:
     """Name the echogenicity of a lesion, against the tissue around it."""
-    if look.echo < 0.32 and look.patchy < 5.0 and look.lightness < 14:
+    if look.echo < 0.38 and look.patchy < 7.0 and look.lightness < 14:
         return "anechoic"
     steps = ((0.45, "markedly hypoechoic"), (0.80, "hypoechoic"), (1.15, "isoechoic"))
     return next((word for most, word in steps if look.echo < most), "hyperechoic")
@@ -197,7 +198,7 @@ def light(look: Look) -> str:
     across, down = look.slope
     if look.corners > VIGNETTE and not look.colourless:  # an ultrasound image has no lens
         found.append("darkened corners")
-    elif max(abs(across), abs(down)) > SLOPE:
+    elif max(abs(across), abs(down)) > (DEPTH if look.colourless else SLOPE):
         sideways = ("left", "right")[across > 0] if abs(across) >= abs(down) else ("top", "bottom")[down > 0]
         found.append(f"brighter towards the {sideways}")
     if look.glints > GLINTS and not look.colourless:
