@@ -25,8 +25,8 @@ __version__ = "0.1.0"
 
 _INTERFACES = (
     "Aligner", "Autoencoder", "Backbone", "Batch", "Captioned", "Captioner", "Component", "Condition", "Dataset",
-    "Embedded", "Embedder", "Encoder", "Encoding", "FactorDims", "Factors", "Feature", "Fuser", "Guide", "Keep", "Losses", "Reading", "Record",
-    "Sample", "TextDims",
+    "Embedded", "Embedder", "Encoder", "Encoding", "FactorDims", "Factors", "Feature", "Fuser", "Guide", "Keep",
+    "Losses", "Reading", "Record", "Sample", "TextDims",
 )  # fmt: skip
 
 __all__ = [

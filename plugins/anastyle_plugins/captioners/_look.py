@@ -7,8 +7,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 from scipy import ndimage
 
+from anastyle_plugins.captioners._shape import Mask, eroded, labelled
+
 Array = NDArray[np.float32]
-Mask = NDArray[np.bool_]
 
 COLOURS = (  # prototypes as sRGB; a pixel is called after the nearest in CIELAB. Warm light makes browns reddish
     ("black", (22, 18, 20)),
@@ -20,12 +21,13 @@ COLOURS = (  # prototypes as sRGB; a pixel is called after the nearest in CIELAB
     ("reddish brown", (134, 38, 24)),
     ("light brown", (172, 124, 96)),
     ("greyish brown", (140, 112, 106)),
+    ("greyish brown", (168, 128, 124)),
     ("greyish brown", (104, 82, 78)),
     ("beige", (222, 192, 164)),
     ("white", (246, 243, 238)),
     ("pale pink", (232, 198, 196)),
     ("pink", (224, 150, 146)),
-    ("dusky pink", (190, 146, 148)),
+    ("dusky pink", (206, 160, 162)),
     ("salmon pink", (205, 128, 104)),
     ("orange", (214, 120, 56)),
     ("red", (204, 58, 52)),
@@ -73,7 +75,7 @@ def field_of_view(rgb: NDArray[np.uint8]) -> Mask:
     """Return what the device sees: black that reaches the frame's border is left out, if it is not too much."""
     brightest = Image.fromarray(rgb.max(axis=2)).filter(ImageFilter.MedianFilter(5))
     dark = np.asarray(brightest) < FRAME
-    labels, _ = ndimage.label(dark)
+    labels, _ = labelled(dark)
     rim = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])
     sizes = np.bincount(labels.ravel())
     outside = [at for at in np.unique(rim) if at and sizes[at] > 0.004 * labels.size]
@@ -91,7 +93,7 @@ def look_of(rgb: NDArray[np.uint8], mask: Mask | None, field: Mask) -> Look:
     inside = field if lesion is None else core(lesion)
     distance = None if lesion is None else signed_distance(lesion)
     ring = field if distance is None else ring_around(distance, field, inside)
-    ground = field if lesion is None else field & ~ndimage.binary_dilation(lesion, iterations=4)
+    ground = field if lesion is None else field & eroded(~lesion, 4, border=1)
     ground = ground if ground.sum() > 50 else field
     difference = soft[inside].mean(axis=0) - soft[ring].mean(axis=0)
     grey = rgb.mean(axis=2)
@@ -145,7 +147,7 @@ def named(pixels: Array) -> list[tuple[str, float]]:
 
 def core(lesion: Mask) -> Mask:
     """Return a lesion without its rim, where that leaves enough."""
-    inner = ndimage.binary_erosion(lesion, iterations=2, border_value=1)
+    inner = eroded(lesion, 2, border=1)
     return inner if inner.sum() > 30 else lesion
 
 

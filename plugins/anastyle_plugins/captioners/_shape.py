@@ -1,6 +1,7 @@
 """What can be measured on a mask: how large, where, of what form, how its outline runs. Arrays are (H, W)."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,9 +30,20 @@ class Shape:
     cut: list[str]  # sides of the frame it reaches
 
 
+def labelled(mask: Mask) -> tuple[NDArray[np.intp], int]:
+    """Number the connected parts of a mask, diagonal neighbours joined; 0 is the rest."""
+    found: Any = ndimage.label(mask, structure=np.ones((3, 3)))
+    return found
+
+
+def eroded(mask: Mask, times: int = 1, *, border: int = 0) -> Mask:
+    """Return a mask without its rim."""
+    return np.asarray(ndimage.binary_erosion(mask, iterations=times, border_value=border), dtype=bool)
+
+
 def parts_of(mask: Mask) -> list[Mask]:
     """Return the connected parts of a mask, the largest first, crumbs left out."""
-    labels, count = ndimage.label(mask, structure=np.ones((3, 3)))
+    labels, count = labelled(mask)
     sizes = np.bincount(labels.ravel())[1:]
     if count == 0 or sizes.max() < SMALLEST:
         return []
@@ -74,7 +86,7 @@ def smoothed(part: Mask) -> Mask:
 
 def solidity(part: Mask) -> float:
     """Return the share of its convex hull that a part fills; pixels are squares, not points."""
-    rows, columns = np.nonzero(part & ~ndimage.binary_erosion(part))
+    rows, columns = np.nonzero(part & ~eroded(part))
     corners = np.concatenate([np.stack([columns + dx, rows + dy], 1) for dx in (0, 1) for dy in (0, 1)])
     try:
         return float(min(part.sum() / ConvexHull(corners).volume, 1.0))
