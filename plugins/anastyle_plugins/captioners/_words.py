@@ -156,8 +156,8 @@ def colours(found: list[tuple[str, float]]) -> str:
 
 def greys(lightness: float) -> str:
     """Name a lightness of a picture without colour."""
-    steps = ((12, "black"), (30, "dark grey"), (52, "mid-grey"), (72, "light grey"))
-    return next((word for most, word in steps if lightness < most), "bright")
+    steps = ((12, "black"), (30, "dark grey"), (52, "mid-grey"), (82, "light grey"))
+    return next((word for most, word in steps if lightness < most), "near white")
 
 
 def texture(look: Look, cuts: Cuts, whole: bool) -> str:

@@ -36,7 +36,7 @@ SPOKEN = {  # modality: picture, lesion, what is around it
     "ultrasound": ("ultrasound image", "mass", "tissue"),
     "dermoscopy": ("dermoscopic image", "lesion", "skin"),
     "endoscopy": ("endoscopic image", "polyp", "mucosa"),
-    "x-ray": ("X-ray image", "finding", "background"),
+    "x-ray": ("X-ray image", "finding", "tissue"),
     "mri": ("MRI image", "lesion", "tissue"),
     "ct": ("CT image", "lesion", "tissue"),
     "general": ("medical image", "lesion", "background"),
@@ -234,8 +234,8 @@ def whole_anatomy(record: Record) -> str:
     }
     bright, dark = max(cells, key=lambda c: cells[c]), min(cells, key=lambda c: cells[c])
     if cells[bright] - cells[dark] < 12:
-        return f"{layout} from left to right, evenly bright"
-    return f"{layout} from left to right, brightest {say.at(bright)} and darkest {say.at(dark)}"
+        return f"{article(layout)} layout from left to right, evenly bright"
+    return f"{article(layout)} layout from left to right, brightest {say.at(bright)} and darkest {say.at(dark)}"
 
 
 def hinted(record: Record) -> set[str]:
