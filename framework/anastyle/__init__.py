@@ -12,6 +12,7 @@ from anastyle.registry import (
     ALIGNERS,
     AUTOENCODERS,
     BACKBONES,
+    CAPTIONERS,
     DATASETS,
     EMBEDDERS,
     ENCODERS,
@@ -23,13 +24,14 @@ from anastyle.registry import (
 __version__ = "0.1.0"
 
 _INTERFACES = (
-    "Aligner", "Autoencoder", "Backbone", "Batch", "Component", "Condition", "Dataset", "Embedded", "Embedder",
-    "Encoder", "Encoding", "FactorDims", "Factors", "Feature", "Fuser", "Guide", "Keep", "Losses", "Reading", "Record",
-    "Sample", "TextDims",
+    "Aligner", "Autoencoder", "Backbone", "Batch", "Captioned", "Captioner", "Component", "Condition", "Dataset",
+    "Embedded", "Embedder", "Encoder", "Encoding", "FactorDims", "Factors", "Feature", "Fuser", "Guide", "Keep",
+    "Losses", "Reading", "Record", "Sample", "TextDims",
 )  # fmt: skip
 
 __all__ = [
-    "ALIGNERS", "AUTOENCODERS", "BACKBONES", "DATASETS", "EMBEDDERS", "ENCODERS", "FEATURES", "FUSERS", "REGISTRIES",
+    "ALIGNERS", "AUTOENCODERS", "BACKBONES", "CAPTIONERS", "DATASETS", "EMBEDDERS", "ENCODERS", "FEATURES", "FUSERS",
+    "REGISTRIES",
     "AnastyleError", "Caption", "ConfigError", "DataError", "MissingError", "NumericalError", *_INTERFACES,
 ]  # fmt: skip
 

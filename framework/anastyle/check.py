@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from anastyle.config import refuse
+from anastyle.data.captions import BUILT_IN, absent
 from anastyle.errors import MissingError
 from anastyle.experiment import STAGES, Config, Experiment
 from anastyle.fetch import wanted
@@ -90,6 +91,8 @@ def path_problems(experiment: Experiment) -> list[str]:
         root = config["data"].get("root")
         if root is not None and not (Path(root).expanduser() / "manifest.json").is_file():
             found[f"data.root={root}: no prepared set is there (no manifest.json). Write one: anastyle prepare"] = None
+        elif problem := _no_captions(config["data"]):
+            found[problem] = None
         for section in ("data", *PARTS):
             for option, value in (config[section] or {}).items():
                 if option != "root" and _is_path(option, value) and not Path(value).expanduser().exists():
@@ -109,6 +112,19 @@ def weight_problems(experiment: Experiment) -> list[str]:
             f"\n  Where there is a network: anastyle fetch {experiment.file} --to weights; here: {HOME}=weights"
         )
     return found
+
+
+def _no_captions(data: Config) -> str:
+    """Say that the captions asked for are not there, and how to write them; or nothing."""
+    name = data["captions"]
+    if name in BUILT_IN:
+        return ""
+    if data.get("root") is not None:
+        return absent(Path(data["root"]).expanduser(), name)
+    return (
+        f"data.captions={name}: needs a prepared set, and '{data['name']}' is prepared on first use. Write both, and "
+        f"name the set as data.root:\n  anastyle prepare {data['name']} OUT    anastyle caption OUT {name}"
+    )
 
 
 def _is_path(option: str, value: Any) -> bool:

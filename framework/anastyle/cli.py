@@ -1,4 +1,4 @@
-"""The command line: ``anastyle list | describe | check | params | prepare | evaluate | run | sample | export``.
+"""The command line: ``anastyle VERB``, from ``anastyle list`` to ``anastyle export``.
 
 Each verb wakes only what it needs; ``list`` and ``--help`` wake no torch.
 """
@@ -134,6 +134,29 @@ def prepare(args: Args) -> int:
     return 0
 
 
+def caption(args: Args) -> int:
+    """``anastyle caption SET [CAPTIONER] [key=value ...]``."""
+    from anastyle.caption_sheet import write_sheet
+    from anastyle.captioning import caption_set, report
+    from anastyle.config import parse_word
+    from anastyle.data.split import PreparedSet
+
+    places = [word for word in args.words if not OPTION.match(word)]
+    if len(places) > 1:
+        raise ConfigError(
+            f"caption takes SET [CAPTIONER], and '{places[1]}' came after. Options are written key=value."
+        )
+    options: dict[str, Any] = dict(parse_word(word) for word in args.words if OPTION.match(word))
+    name, instead, sheet = (str(options.pop(word, "")) for word in ("name", "instead", "sheet"))
+    captioner = places[0] if places else "template"
+    written = caption_set(args.set, captioner, options, name=name, instead=instead, fresh=args.fresh)
+    say(report(written, args.set))
+    if sheet:
+        write_sheet(PreparedSet.open(args.set), written.path, Path(sheet))
+        say(f"{sheet}: images beside their captions; look at them before you train.")
+    return 7 if written.rejected else 0
+
+
 def evaluate(args: Args) -> int:
     """``anastyle evaluate REAL GENERATED [output=DIR]``."""
     from anastyle.evaluation.folders import evaluate_folders
@@ -189,6 +212,11 @@ def build_parser() -> argparse.ArgumentParser:
     verb = add_verb(verbs, "prepare", prepare, "a dataset, written as shards")
     verb.add_argument("name", metavar="NAME", help="a dataset: anastyle list datasets")
     verb.add_argument("words", metavar="[SOURCE] OUT [key=value ...]", nargs="*", help="where from, where to, options")
+    verb = add_verb(verbs, "caption", caption, "captions by field for a prepared set; the same command again continues")
+    verb.add_argument("set", metavar="SET", help="a folder that `anastyle prepare` wrote")
+    words = "a captioner (default: template), its options, and: name= of the table, sheet=FILE.png, instead=TABLE"
+    verb.add_argument("words", metavar="[CAPTIONER] [key=value ...]", nargs="*", help=words)
+    verb.add_argument("--fresh", action="store_true", help="replace a table that other options wrote")
     verb = add_verb(verbs, "evaluate", evaluate, "generated images against real ones, two folders")
     verb.add_argument("real", metavar="REAL")
     verb.add_argument("generated", metavar="GENERATED")

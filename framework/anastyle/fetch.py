@@ -32,7 +32,7 @@ def of_plugin(name: str, words: list[str]) -> list[Checkpoint]:
         known = [name for registry in REGISTRIES.values() for name in registry.names()]
         raise ConfigError(f"fetch: '{name}' is neither an experiment file nor a plugin.{did_you_mean(name, known)}")
     cls, config = section(REGISTRIES[kind], {"name": name, **dict(parse_word(word) for word in words)}, kind)
-    return cls.checkpoints(config) if hasattr(cls, "checkpoints") else []
+    return cls.checkpoints(config) if hasattr(cls, "checkpoints") else []  # a dataset has none
 
 
 def fetch(checkpoints: list[Checkpoint], to: Path | None) -> str:

@@ -322,6 +322,54 @@ class Dataset(ABC):
         """Yield every record; raise ``DataError`` with all problems of one kind at once."""
 
 
+class Captioned(NamedTuple):
+    """What a captioner says of one record: a caption, or why there is none."""
+
+    caption: Caption | None
+    sources: dict[str, str] = {}  # field of the caption -> where its words come from
+    reason: str = ""  # why the record has no caption
+    notes: tuple[str, ...] = ()  # what was done to the caption ("cut to 200 words"); they are counted
+
+
+class Captioner(ABC):
+    """Writes captions for the records of a prepared set. ``(config)``"""
+
+    @dataclass
+    class Config:
+        """The person's choices."""
+
+    version: ClassVar[int] = 1  # raised when the same options come to give other words
+    batch_size: int = 16  # records per call of ``caption``
+
+    def __init__(self, config: Any) -> None:
+        self.config = config
+
+    @classmethod
+    def checkpoints(cls, config: Any) -> list[Checkpoint]:
+        """Name the pretrained weights a config asks for."""
+        return []
+
+    def identity(self) -> str:
+        """Name what beside the options decides the words: the contents of files, the weights."""
+        return ""
+
+    def fit(self, records: Callable[[], Iterator[Record]], keys: list[str]) -> dict[str, Any]:
+        """Learn from the training records and return what is to be remembered, as plain JSON; most learn nothing.
+
+        Arguments:
+            keys: of every record of the set, of all its splits.
+        """
+        return {}
+
+    def restore(self, fitted: dict[str, Any]) -> None:
+        """Take back what ``fit`` returned."""
+        del fitted
+
+    @abstractmethod
+    def caption(self, records: list[Record]) -> list[Captioned]:
+        """Return one answer per record, in their order; what a record gets hangs on no other record."""
+
+
 class Feature(Component):
     """A network whose outputs distances are measured on. ``(config, *, classes: int)``"""
 

@@ -37,8 +37,8 @@ class Node:
         return is_complete(self.folder)
 
 
-def nodes(run: Run, data: dict[str, Any], store: Path) -> dict[str, Node]:
-    """Return the stages of a run in their order; ``data`` identifies its prepared set."""
+def nodes(run: Run, data: dict[str, Any], store: Path, *, captions: str) -> dict[str, Node]:
+    """Return the stages of a run in their order; ``data`` identifies its prepared set, ``captions`` what they say."""
     planned: dict[str, Node] = {}
     for stage in active(run):
         plan = PLANS[stage]
@@ -49,7 +49,7 @@ def nodes(run: Run, data: dict[str, Any], store: Path) -> dict[str, Node]:
             "seed": run.seed,
             "data": data,
             "image_size": run.config["data"]["image_size"],
-            "captions": run.config["data"]["captions"] if plan.reads_captions else None,
+            "captions": captions if plan.reads_captions else None,
             "sections": {name: _identity(name, run.config[name]) for name in plan.sections},
             "settings": {key: value for key, value in settings.items() if key not in CADENCE},
             "after": [planned[name].fingerprint for name in plan.after if name in planned],

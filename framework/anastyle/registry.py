@@ -102,8 +102,9 @@ BACKBONES = Registry("backbone", "Backbone")
 AUTOENCODERS = Registry("autoencoder", "Autoencoder")
 DATASETS = Registry("dataset", "Dataset")
 FEATURES = Registry("feature", "Feature")
+CAPTIONERS = Registry("captioner", "Captioner")
 
 REGISTRIES = {
     registry.kind: registry
-    for registry in (ENCODERS, EMBEDDERS, ALIGNERS, FUSERS, BACKBONES, AUTOENCODERS, DATASETS, FEATURES)
+    for registry in (ENCODERS, EMBEDDERS, ALIGNERS, FUSERS, BACKBONES, AUTOENCODERS, DATASETS, FEATURES, CAPTIONERS)
 }

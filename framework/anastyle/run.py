@@ -61,7 +61,9 @@ class Conductor:
         """Return the run's stages."""
         key = run.variant, run.seed
         if key not in self._plans:
-            self._plans[key] = nodes(run, {"fingerprint": self.data(run).fingerprint}, self.store)
+            data = self.data(run)
+            said = data.captions_identity(run.config["data"]["captions"])
+            self._plans[key] = nodes(run, {"fingerprint": data.fingerprint}, self.store, captions=said)
         return self._plans[key]
 
     def distinct(self) -> dict[str, Node]:

@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from anastyle.config import plain, read_section, read_typed
+from anastyle.data.captions import BUILT_IN, NAME
 from anastyle.errors import ConfigError
 from anastyle.registry import DATASETS
 
@@ -17,11 +18,14 @@ class DataSettings:
     """A folder that ``anastyle prepare`` wrote; None: the named dataset is prepared on first use."""
     image_size: int = 64
     """Side in pixels that training resizes to."""
-    captions: Literal["attributes", "class_label"] = "attributes"
-    """Whole captions, or the class name alone (the paper's row without attribute captioning)."""
+    captions: str = "attributes"
+    """``attributes``, the captions as prepared; ``class_label``, the class name alone (the paper's row without
+    attribute captioning); or the name of a table that ``anastyle caption`` wrote."""
 
     def __post_init__(self) -> None:
         refuse_below(self, image_size=8)
+        if not NAME.fullmatch(self.captions):
+            raise ConfigError(f"captions={self.captions}: name {', '.join(BUILT_IN)}, or a caption table.")
 
 
 @dataclass

@@ -62,7 +62,7 @@ def how_to_get(checkpoint: Checkpoint, missing: list[str]) -> str:
     lines = [f"{option}: {where} is not here: {', '.join(missing)}"]
     if is_id(path):
         lines += [
-            f"  Where there is a network: anastyle fetch FILE --to weights; here: {HOME}=weights",
+            f"  Where there is a network: anastyle fetch FILE|PLUGIN --to weights; here: {HOME}=weights",
             f"  or name a folder that holds it: {option}=PATH",
         ]
     else:
@@ -73,6 +73,12 @@ def how_to_get(checkpoint: Checkpoint, missing: list[str]) -> str:
 def is_id(path: str) -> bool:
     """Tell a hub id, ``owner/name``, from a folder."""
     return re.fullmatch(r"[\w.-]+/[\w.-]+", path) is not None and not path.startswith(".") and not Path(path).is_dir()
+
+
+def title(checkpoint: Checkpoint) -> str:
+    """Return a checkpoint's name with what identifies its files."""
+    name = checkpoint.path if is_id(checkpoint.path) else Path(checkpoint.path).name
+    return f"{name}@{identity(checkpoint)[:12]}"
 
 
 def place(checkpoint: Checkpoint) -> Path | None:

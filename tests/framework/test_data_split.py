@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from anastyle import Caption, ConfigError, DataError, Record
+from anastyle import Caption, DataError, MissingError, Record
 from anastyle.data import store
 from anastyle.data.shards import write_shards
 from anastyle.data.split import PreparedSet, Split
@@ -136,7 +136,7 @@ def test_class_label_captions_name_the_class_and_nothing_else(prepared: Prepared
 def test_unknown_splits_and_captions_are_named(prepared: PreparedSet) -> None:
     with pytest.raises(DataError, match="no split 'validation', only train, test"):
         prepared.split("validation")
-    with pytest.raises(ConfigError, match="Did you mean 'class_label'"):
+    with pytest.raises(MissingError, match="Did you mean 'class_label'"):
         prepared.split("train", captions="class_labels")
 
 

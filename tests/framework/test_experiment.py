@@ -208,7 +208,7 @@ def test_a_fault_of_all_variants_is_told_once(files):
         (["stages.generate.images=0"], "stages.generate: images=0: must be at least 1"),
         (["data=null"], "data: say which set"),
         (["data.root=x", "data.name=phantom"], "data: has both name and root"),
-        (["data.captions=poems"], "data.captions"),
+        (["data.captions=my/poems"], "captions=my/poems"),
         (["base=nowhere.yaml"], "nowhere.yaml: there is no such file"),
         (["base=3"], "base: name one YAML file"),
         (["only={}"], "only: name a variant"),

@@ -12,14 +12,14 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from anastyle.data.captions import BUILT_IN, CaptionTable, read_table
 from anastyle.data.images import signed
 from anastyle.data.shards import Manifest, Shard, sha256_of
 from anastyle.data.store import Entry, Store
-from anastyle.errors import ConfigError, DataError, MissingError, did_you_mean, listing
+from anastyle.errors import DataError, MissingError, listing
 from anastyle.interfaces import Batch, Embedded, Factors
 from anastyle.records import Caption
 
-CAPTIONS = ("attributes", "class_label")
 FIELDS = ("image", "mask", "label", "captions")
 ATTACHED = ("latent", "embedded", "target")
 UNKNOWN = -1  # the index of a factor that a record does not state
@@ -33,6 +33,7 @@ class PreparedSet:
     def __init__(self, root: Path, manifest: Manifest) -> None:
         self.root, self.manifest = root, manifest
         self._stores: dict[tuple[str, int], Store] = {}
+        self._tables: dict[str, CaptionTable] = {}
 
     @classmethod
     def open(cls, root: str | Path) -> "PreparedSet":
@@ -87,21 +88,32 @@ class PreparedSet:
         """Return a split whose images are ``image_size`` pixels square.
 
         Arguments:
-            captions: ``attributes``, the captions as prepared; or ``class_label``, "a photo of <class>" instead.
+            captions: ``attributes``, the captions as prepared; ``class_label``, "a photo of <class>" instead; or the
+                name of a table that ``anastyle caption`` wrote.
 
         Raises:
-            DataError: the set has no such split.
-            ConfigError: no such kind of caption.
+            DataError: the set has no such split, or the table has no caption for some of its records.
+            MissingError: the set has no such table.
         """
-        if captions not in CAPTIONS:
-            known = ", ".join(CAPTIONS)
-            raise ConfigError(f"data.captions: '{captions}'?{did_you_mean(captions, CAPTIONS)}\n  available: {known}")
         if name not in self.manifest.splits:
             raise DataError(f"{self.root}: there is no split '{name}', only {', '.join(self.manifest.splits)}.")
         if (name, image_size) not in self._stores:
             shards = [shard for shard in self.manifest.shards if shard.split == name]
             self._stores[name, image_size] = Store(self.root, shards, image_size)
         return Split(self, name, self._stores[name, image_size], captions=captions)
+
+    def table(self, captions: str) -> CaptionTable | None:
+        """Return the caption table of a name, or None for the kinds that need none."""
+        if captions in BUILT_IN:
+            return None
+        if captions not in self._tables:
+            self._tables[captions] = read_table(self.root, captions, self.fingerprint)
+        return self._tables[captions]
+
+    def captions_identity(self, captions: str) -> str:
+        """Name what the captions of a kind say: the kind itself, or the contents of its table."""
+        table = self.table(captions)
+        return captions if table is None else f"table {table.digest}"
 
 
 class _Kept(NamedTuple):
@@ -124,7 +136,10 @@ class Split(Dataset[dict[str, Any]]):
         self.captions_kind = captions
         chosen = [store.records[row] for row in self._rows.tolist()]
         self.keys: list[str] = [record.key for record in chosen]
-        self.captions: list[Caption] = [_caption(record, captions) for record in chosen]
+        table = prepared.table(captions)
+        if table is not None:
+            table.refuse_gaps(self.keys)
+        self.captions: list[Caption] = [_caption(record, captions, table) for record in chosen]
         self.class_names: list[str] = prepared.classes
         self.labels: Tensor = _indices(self.class_names.index(record.label) for record in chosen)  # (n,)
         self.groups: list[str] = [record.group for record in chosen]
@@ -236,7 +251,9 @@ def _refuse(root: Path, problems: list[str]) -> None:
         raise DataError(f"{root}: {len(problems)} damaged shards. Copy or prepare the set again.\n{listing(problems)}")
 
 
-def _caption(record: Entry, kind: str) -> Caption:
+def _caption(record: Entry, kind: str, table: CaptionTable | None) -> Caption:
+    if table is not None:
+        return table.captions[record.key]
     if kind == "attributes":
         return record.caption
     return Caption(f"a photo of {record.label.replace('_', ' ')}", label=record.label)

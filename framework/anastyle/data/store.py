@@ -1,7 +1,7 @@
 """The records of one split: their words at once, their pixels when they are first asked for."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from torch import Tensor
 from anastyle.data.images import ImageError, open_image, pixels_of, resize, resize_mask
 from anastyle.data.shards import IMAGE, MASK, TEXT, Shard, locate
 from anastyle.errors import DataError
+from anastyle.interfaces import Record
 from anastyle.records import Caption
 
 KEPT_BYTES = 1 << 30  # a split of fewer decoded bytes stays in memory after its first touch
@@ -91,6 +92,22 @@ def read_entries(root: Path, shard: Shard) -> list[Entry]:
                 raise DataError(f"{path}: record '{key}' has damaged words. Prepare the set again.") from error
             entries.append(Entry(key, *words, path, parts[IMAGE], parts.get(MASK)))
     return entries
+
+
+def records_of(root: Path, shard: Shard) -> Iterator[Record]:
+    """Yield a shard's records whole, in the size they are stored in.
+
+    Raises:
+        DataError: an image or a mask is damaged.
+    """
+    for entry in read_entries(root, shard):
+        where = f"{entry.shard}: record '{entry.key}'"
+        try:
+            image = open_image(_read(entry.shard, entry.image), where).image
+            mask = open_image(_read(entry.shard, entry.mask), where).image.convert("L") if entry.mask else None
+        except ImageError as error:
+            raise DataError(f"{error}. Prepare the set again.") from error
+        yield Record(entry.key, image, mask, entry.caption, entry.label, entry.group, shard.split, entry.factors)
 
 
 def _read(path: Path, at: tuple[int, int]) -> bytes:

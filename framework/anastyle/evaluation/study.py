@@ -78,7 +78,9 @@ def samples(shown: dict[str, Plan], data: PreparedSet, experiment: Experiment) -
     """Return the same held-out captions in every variant, the real images first."""
     run = next(iter(experiment.variants.values()))
     count = run["stages"]["generate"]["grid"]
-    split: Split = data.split("test", image_size=run["data"]["image_size"])
+    kinds = [config["data"]["captions"] for config in experiment.variants.values()]
+    told = next((kind for kind in kinds if kind != "class_label"), "attributes")
+    split: Split = data.split("test", image_size=run["data"]["image_size"], captions=told)
     count = min(count, len(split))
     captions = [split.captions[i].text for i in range(count)]
     real = [Picture(unsigned(split.image(i)), captions[i]) for i in range(count)]

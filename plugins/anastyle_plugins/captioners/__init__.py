@@ -1,0 +1,1 @@
+"""Captioners: what writes words for the images of a prepared set."""
