@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from anastyle.config import refuse
+from anastyle.config import section as read_part
+from anastyle.data.prepare import dataset_options
 from anastyle.errors import MissingError
 from anastyle.experiment import STAGES, Config, Experiment
 from anastyle.merge import PARTS
-from anastyle.registry import REGISTRIES
+from anastyle.registry import DATASETS, REGISTRIES
 
 LEAST_FREE = 1 << 30  # bytes at the output
 NEEDED = {  # what a stage cannot do without
@@ -87,11 +89,22 @@ def path_problems(experiment: Experiment) -> list[str]:
         root = config["data"].get("root")
         if root is not None and not (Path(root).expanduser() / "manifest.json").is_file():
             found[f"data.root={root}: no prepared set is there (no manifest.json). Write one: anastyle prepare"] = None
+        told = _missing_source(config["data"]) if root is None and config["data"]["name"] else ""
+        if told:
+            found[told] = None
         for section in ("data", *PARTS):
             for option, value in (config[section] or {}).items():
-                if option != "root" and _is_path(option, value) and not Path(value).expanduser().exists():
+                if option == "root" or (option == "source" and told):
+                    continue
+                if _is_path(option, value) and not Path(value).expanduser().exists():
                     found[f"{section}.{option}={value}: there is no such file or folder."] = None
     return list(found)
+
+
+def _missing_source(data: Config) -> str:
+    """Say what the named dataset lacks, in its own words."""
+    cls, options = read_part(DATASETS, {"name": data["name"], **dataset_options(data)}, where="data")
+    return cls(options).missing()
 
 
 def _is_path(option: str, value: Any) -> bool:
