@@ -220,9 +220,8 @@ def _read_nifti(path: Path, changed: int) -> Array:
         raise ImageError("", "a NIfTI volume that is too large, or not of single numbers")
     volume = np.asarray(nibabel.as_closest_canonical(stored).dataobj, np.float32).reshape(shape)
     known = np.isfinite(volume)
-    return (
-        volume if known.all() else np.where(known, volume, volume[known].min() if known.any() else 0).astype(np.float32)
-    )
+    lowest = volume[known].min() if known.any() else np.float32(0)
+    return np.where(known, volume, lowest)
 
 
 def _upright(volume: Array, number: int, axis: int) -> Array:

@@ -145,6 +145,14 @@ def read_table(path: Path, required: Iterable[str] = ()) -> list[dict[str, str]]
     return [{name.strip(): " ".join(value.split()) for name, value in line.items()} for line in lines]
 
 
+def by_id(table: list[dict[str, str]], column: str, problems: Problems) -> dict[str, dict[str, str]]:
+    """Return a table's rows by their id; an id that comes twice is a fault."""
+    for name, count in Counter(line[column] for line in table).items():
+        if count > 1:
+            problems.add("an id that comes more than once in the table", name)
+    return {line[column]: line for line in table}
+
+
 def key_of(name: str | Path) -> str:
     """Return a name as a shard key: letters, digits, '_' and '-'; a long one keeps its start and a hash."""
     text = name.as_posix() if isinstance(name, Path) else name

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from anastyle import DATASETS
 from anastyle_plugins.datasets._images import ImageFiles
-from anastyle_plugins.datasets._rows import Problems, Row, read_table
+from anastyle_plugins.datasets._rows import Problems, Row, by_id, read_table
 
 TABLE = re.compile(r"HAM10000_metadata(\.csv|\.tab|\.txt)?")
 COLUMNS = ("lesion_id", "image_id", "dx")
@@ -50,7 +50,7 @@ class Ham10000(ImageFiles):
         """Return a row for every image that the table names."""
         table = self._table()
         assert table is not None  # lacks() has seen it
-        lines = {line["image_id"]: line for line in read_table(table, COLUMNS)}
+        lines = by_id(read_table(table, COLUMNS), "image_id", problems)
         images, masks = self._files(table, problems)
         rows = []
         for name in self.listed(images, lines, problems, incomplete=self.config.incomplete):

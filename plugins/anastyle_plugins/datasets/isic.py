@@ -13,7 +13,7 @@ from typing import Literal
 
 from anastyle import DATASETS, DataError
 from anastyle_plugins.datasets._images import ImageFiles
-from anastyle_plugins.datasets._rows import Problems, Row, key_of, read_table
+from anastyle_plugins.datasets._rows import Problems, Row, by_id, key_of, read_table
 
 IDS = ("image", "image_id", "image_name", "isic_id")
 NAMED = ("diagnosis", "diagnosis_3", "diagnosis_2", "diagnosis_1", "benign_malignant")  # the most exact first
@@ -57,7 +57,7 @@ class Isic(ImageFiles):
     def rows(self, problems: Problems) -> list[Row]:
         """Return a row for every image that a table names."""
         images, masks = self._files(problems)
-        facts = self._facts()
+        facts = self._facts(problems)
         rows = []
         for name in self.listed(images, facts, problems, incomplete=self.config.incomplete):
             line = facts[name]
@@ -84,7 +84,7 @@ class Isic(ImageFiles):
             self.dropped.update({self.name(path): "a mask without its image" for path in masks[name]})
         return images, masks
 
-    def _facts(self) -> dict[str, dict[str, str]]:
+    def _facts(self, problems: Problems) -> dict[str, dict[str, str]]:
         """Return what the tables say of each id."""
         facts: dict[str, dict[str, str]] = defaultdict(dict)
         columns = set[str]()
@@ -95,8 +95,8 @@ class Isic(ImageFiles):
             if column:
                 del self.dropped[self.name(path)]
                 columns |= table[0].keys()
-            for line in table if column else []:
-                facts[line[column].removesuffix(".jpg")].update({name: value for name, value in line.items() if value})
+            for name, line in by_id(table if column else [], column, problems).items():
+                facts[name.removesuffix(".jpg")].update({title: value for title, value in line.items() if value})
         if not columns & {*ONE_HOT, *NAMED}:
             raise DataError(
                 f"{self.source}: no CSV has both an id ({', '.join(IDS)}) and a diagnosis ({NAMED[0]}, MEL)."
