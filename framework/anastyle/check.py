@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from anastyle.config import refuse
+from anastyle.config import section as read_part
 from anastyle.data.captions import BUILT_IN, absent
+from anastyle.data.prepare import dataset_options
 from anastyle.errors import MissingError
 from anastyle.experiment import STAGES, Config, Experiment
 from anastyle.fetch import wanted
 from anastyle.merge import PARTS
-from anastyle.registry import REGISTRIES
+from anastyle.registry import DATASETS, REGISTRIES
 from anastyle.weights import HOME, is_id, lacking, place
 
 LEAST_FREE = 1 << 30  # bytes at the output
@@ -93,9 +95,14 @@ def path_problems(experiment: Experiment) -> list[str]:
             found[f"data.root={root}: no prepared set is there (no manifest.json). Write one: anastyle prepare"] = None
         elif problem := _no_captions(config["data"]):
             found[problem] = None
+        told = _missing_source(config["data"]) if root is None and config["data"]["name"] else ""
+        if told:
+            found[told] = None
         for section in ("data", *PARTS):
             for option, value in (config[section] or {}).items():
-                if option != "root" and _is_path(option, value) and not Path(value).expanduser().exists():
+                if option == "root" or (option == "source" and told):
+                    continue
+                if _is_path(option, value) and not Path(value).expanduser().exists():
                     found[f"{section}.{option}={value}: there is no such file or folder."] = None
     return list(found)
 
@@ -125,6 +132,12 @@ def _no_captions(data: Config) -> str:
         f"data.captions={name}: needs a prepared set, and '{data['name']}' is prepared on first use. Write both, and "
         f"name the set as data.root:\n  anastyle prepare {data['name']} OUT    anastyle caption OUT {name}"
     )
+
+
+def _missing_source(data: Config) -> str:
+    """Say what the named dataset lacks, in its own words."""
+    cls, options = read_part(DATASETS, {"name": data["name"], **dataset_options(data)}, where="data")
+    return cls(options).missing()
 
 
 def _is_path(option: str, value: Any) -> bool:

@@ -313,9 +313,15 @@ class Dataset(ABC):
 
     factors: ClassVar[dict[str, tuple[str, ...]]] = {}  # where known: factor -> values
     anatomy_factors: ClassVar[tuple[str, ...]] = ()
+    obtain: ClassVar[str] = ""  # who gives it and what to unpack, in a sentence
+    audited: ClassVar[bool] = True  # are near-duplicates looked for? Not among images that are drawn
 
     def __init__(self, config: Any) -> None:
         self.config = config
+
+    def missing(self) -> str:
+        """Say what of the source is not there and how to get it, opening no image; nothing, if all is there."""
+        return ""
 
     @abstractmethod
     def records(self) -> Iterator[Record]:

@@ -1,6 +1,8 @@
 """Any folder or CSV of images: what is found in it, how it is split, and what is refused."""
 
 import csv
+import sys
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ from anastyle import DATASETS, ConfigError, DataError, MissingError, Record
 from anastyle.config import section
 from anastyle.data.prepare import prepare
 from anastyle.data.split import PreparedSet
+from volume_files import dicom, nifti
 
 
 def paint(path: Path, seed: int, mode: str = "RGB", size: tuple[int, int] = (12, 10)) -> Path:
@@ -286,3 +289,112 @@ def test_the_source_is_left_alone(source: Path, tmp_path: Path) -> None:
     prepare("folder", {"source": str(source)}, tmp_path / "set")
 
     assert {path: path.stat().st_mtime_ns for path in source.rglob("*")} == before
+
+
+def test_a_volume_gives_its_slices_and_no_word_about_the_patient(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    (tmp_path / "raw/ct").mkdir(parents=True)
+    (tmp_path / "raw/mr").mkdir()
+    for n in range(2):
+        dicom(tmp_path / f"raw/ct/scan{n}.dcm", rng.integers(0, 4096, (9, 20, 24), np.uint16))
+    volume = rng.random((20, 24, 8)).astype(np.float32)
+    nifti(tmp_path / "raw/mr/head.nii.gz", volume)
+    nifti(tmp_path / "raw/mr/head_mask.nii.gz", (volume > 0.5).astype(np.uint8))
+
+    middle = records(tmp_path / "raw")
+    found = records(tmp_path / "raw", slice_every=4)
+
+    assert [r.key for r in middle] == ["ct_scan0_s0004", "ct_scan1_s0004", "mr_head_s0004"]
+    assert len({r.group for r in middle}) == 2  # one DICOM patient, one NIfTI volume
+    assert Counter(r.label for r in found) == {"ct": 6, "mr": 2}
+    head = next(r for r in found if r.label == "mr")
+    assert np.asarray(head.mask).mean() == pytest.approx(127, abs=20)
+    prepare("folder", {"source": str(tmp_path / "raw"), "slice_every": 4}, tmp_path / "set")
+    written = b"".join(path.read_bytes() for path in (tmp_path / "set").iterdir())
+    assert b"secret" not in written
+    assert b"Jane" not in written
+
+
+def test_without_the_extra_every_volume_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pydicom", None)
+    (tmp_path / "ct").mkdir()
+    for n in range(2):
+        (tmp_path / f"ct/{n}.dcm").write_bytes(b"x")
+
+    with pytest.raises(DataError, match=r"2 problems.*\n.*anastyle\[dicom\].*ct/0\.dcm, ct/1\.dcm"):
+        records(tmp_path)
+
+
+@pytest.mark.parametrize("option", [{"slice_axis": 3}, {"slice_every": -1}, {"window": [3.0]}])
+def test_options_of_volumes_are_checked(tmp_path: Path, option: dict[str, object]) -> None:
+    with pytest.raises(ConfigError):
+        records(tmp_path, **option)
+
+
+def test_captions_of_every_kind_are_kept_refused_or_counted(tmp_path: Path) -> None:
+    for n in range(4):
+        paint(tmp_path / f"nv/{n}.png", n)
+    (tmp_path / "nv/0.txt").write_text("آفة جلدية داكنة", encoding="utf-8")  # right to left
+    (tmp_path / "nv/1.txt").write_text("word " * 10_000)
+    cls, config = section(DATASETS, {"name": "folder", "source": str(tmp_path)}, "data")
+    dataset = cls(config)
+
+    found = list(dataset.records())
+
+    assert found[0].caption.text == "آفة جلدية داكنة"
+    assert dataset.notes["captions that no embedder reads to the end"] == 1
+    (tmp_path / "nv/2.txt").write_bytes("größer".encode("latin-1"))
+    (tmp_path / "nv/3.txt").write_bytes(b"with a \0 in it")
+    with pytest.raises(DataError, match=r"not UTF-8: nv_2\n.*control characters in the caption: nv_3"):
+        records(tmp_path)
+
+
+def test_an_empty_mask_is_counted_or_allowed_to_one_label(tmp_path: Path) -> None:
+    for label in ("benign", "normal"):
+        paint(tmp_path / f"{label}/a.png", len(label))
+        Image.new("L", (12, 10)).save(tmp_path / f"{label}/a_mask.png")
+
+    assert len(records(tmp_path)) == 2
+    with pytest.raises(DataError, match=r"1 problems.*\n.*an empty mask: benign/a_mask\.png"):
+        records(tmp_path, normal="normal")
+
+
+def test_a_class_in_test_alone_is_refused_and_a_small_one_counted(tmp_path: Path) -> None:
+    for n in range(6):
+        paint(tmp_path / f"{n}.png", n)
+    rows = [{"image": f"{n}.png", "label": "nv" if n else "mel", "split": ("train", "test")[n < 2]} for n in range(6)]
+    table(tmp_path, rows)
+
+    with pytest.raises(DataError, match="a class in test alone: mel"):
+        records(tmp_path)
+
+    table(tmp_path, [{name: value for name, value in row.items() if name != "split"} for row in rows])
+    assert prepare("folder", {"source": str(tmp_path)}, tmp_path.parent / f"{tmp_path.name}-set").notes[
+        "classes too small to be tested"
+    ]
+
+
+def test_image_and_mask_are_turned_together(tmp_path: Path) -> None:
+    mask = paint_mask(tmp_path / "masks/nv/a.png", left=2, size=(12, 10))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    (tmp_path / "images/nv").mkdir(parents=True)
+    Image.open(mask).save(tmp_path / "images/nv/a.png", exif=exif)
+
+    (found,) = records(tmp_path)
+
+    assert found.image.size == (10, 12)
+    assert np.array_equal(np.asarray(found.mask), np.asarray(found.image)[..., 0])
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "CMYK", "I;16"])
+def test_what_8_bit_rgb_holds_is_taken_and_the_rest_refused(tmp_path: Path, mode: str) -> None:
+    (tmp_path / "nv").mkdir()
+    picture = Image.new(mode, (12, 10), {"RGBA": (9, 8, 7, 255), "CMYK": (0, 255, 255, 0), "I;16": 4000}[mode])
+    picture.save(tmp_path / "nv/a.tif")
+    if mode == "I;16":
+        with pytest.raises(DataError, match=r"16-bit pixels.*nv/a\.tif"):
+            records(tmp_path)
+    else:
+        (found,) = records(tmp_path)
+        assert found.image.getpixel((0, 0)) == {"RGBA": (9, 8, 7), "CMYK": (255, 0, 0)}[mode]

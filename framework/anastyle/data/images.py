@@ -211,7 +211,7 @@ def _fit(image: Image.Image, size: int, how: Image.Resampling) -> Image.Image:
 
 def _volume(name: str) -> str:
     kind = "a DICOM file" if name.lower().endswith((".dcm", ".dicom")) else "a NIfTI volume"
-    return f"{kind}; window it and save it as 8-bit PNG first (the extra 'dicom' brings readers: anastyle[dicom])"
+    return f"{kind}; `anastyle prepare folder` reads it with the extra anastyle[dicom], or save it as 8-bit PNG"
 
 
 def _size(size: tuple[int, int]) -> str:

@@ -15,6 +15,8 @@ from typing import Any
 from filelock import FileLock
 
 from anastyle.config import section
+from anastyle.data.audit import FILE as AUDIT
+from anastyle.data.audit import Audit, Seen, digest, findings
 from anastyle.data.shards import Manifest, write_shards
 from anastyle.data.split import PreparedSet
 from anastyle.errors import ConfigError, DataError, MissingError, listing
@@ -51,7 +53,8 @@ def prepare(dataset_name: str, options: Mapping[str, Any], out: str | Path) -> M
             "factors": {name: list(values) for name, values in dataset.factors.items()},
             "anatomy_factors": list(dataset.anatomy_factors),
         }
-        return write_shards(_checked(dataset, info), out, info=info)
+        files: dict[str, bytes] = {}
+        return write_shards(_checked(dataset, info, files), out, info=info, files=files)
 
 
 def prepared(data_section: Mapping[str, Any], output: Path) -> PreparedSet:
@@ -70,15 +73,21 @@ def prepared(data_section: Mapping[str, Any], output: Path) -> PreparedSet:
     name = data_section.get("name")
     if not name:
         raise ConfigError("data: give a dataset's 'name', or the 'root' of a folder that `anastyle prepare` wrote.")
-    options = {key: value for key, value in data_section.items() if key not in OURS}
-    cls = DATASETS.get(name)
-    if data_section.get("image_size") and "image_size" in {option.name for option in fields(cls.Config)}:
-        options["image_size"] = data_section["image_size"]
+    options = dataset_options(data_section)
     cls, config = section(DATASETS, {"name": name, **options}, where="data")
     folder = Path(output) / "data" / f"{name}-{_identity(name, cls(config))[:12]}"
     if not folder.is_dir():
         prepare(name, options, folder)
     return PreparedSet.open(folder)
+
+
+def dataset_options(data_section: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what of an experiment's ``data`` section is the named dataset's."""
+    options = {key: value for key, value in data_section.items() if key not in OURS}
+    known = {option.name for option in fields(DATASETS.get(data_section["name"]).Config)}
+    if data_section.get("image_size") and "image_size" in known:
+        options["image_size"] = data_section["image_size"]
+    return options
 
 
 def draw_test(sizes: Mapping[str, int], share: float, seed: int) -> set[str]:
@@ -124,14 +133,17 @@ def _existing(out: Path, identity: str) -> Manifest:
     return manifest
 
 
-def _checked(dataset: Dataset, info: dict[str, Any]) -> Iterator[Record]:
+def _checked(dataset: Dataset, info: dict[str, Any], files: dict[str, bytes]) -> Iterator[Record]:
     """Draw the splits that are not given, and refuse sets whose splits share a group or an image.
 
     A record without a split is drawn by the hash of its group alone, so that a stream need not be read twice. What
-    the dataset says of itself at the end (``split_kind``, ``dropped``, ``notes``) goes into ``info``.
+    the dataset says of itself at the end (``split_kind``, ``dropped``, ``notes``) goes into ``info``; near-duplicates,
+    which are reported and not refused, into ``files``. A dataset that has looked for them says so by ``twins``.
     """
     groups: dict[str, set[str]] = {}
     pixels: dict[bytes, dict[str, str]] = {}  # digest -> split -> key
+    seen: dict[str, Seen] = {}
+    audit = Audit()
     drawn = False
     for record in dataset.records():
         group = record.group or record.key
@@ -140,7 +152,10 @@ def _checked(dataset: Dataset, info: dict[str, Any]) -> Iterator[Record]:
             place = int.from_bytes(hashlib.sha1(f"split/{group}".encode()).digest()[:8], "big") / 2**64
             record = record._replace(split="test" if place < TEST_SHARE else "train")
         groups.setdefault(group, set()).add(record.split)
-        pixels.setdefault(hashlib.sha1(record.image.tobytes()).digest(), {})[record.split] = record.key
+        seen[record.key] = Seen(record.split, record.label, digest(record.image))
+        pixels.setdefault(seen[record.key].digest, {})[record.split] = record.key
+        if dataset.audited and getattr(dataset, "twins", None) is None:
+            audit.add(record.key, record.image)
         yield record
     shared = [f"group '{group}'" for group, splits in groups.items() if len(splits) > 1]
     shared += ["the same image: " + " = ".join(keys.values()) for keys in pixels.values() if len(keys) > 1]
@@ -149,4 +164,8 @@ def _checked(dataset: Dataset, info: dict[str, Any]) -> Iterator[Record]:
         raise DataError(f"{len(shared)} leaks between the splits; split by group, or drop one side:\n{listing(shared)}")
     info["split_kind"] = kind
     info["dropped"] = dict(getattr(dataset, "dropped", {}))
-    info["notes"] = {**getattr(dataset, "notes", {}), **({"shared by splits": len(shared)} if shared else {})}
+    twins = getattr(dataset, "twins", None)
+    found, listed = findings(audit.twins() if twins is None else twins, seen)
+    if found:
+        files[AUDIT] = listed
+    info["notes"] = {**getattr(dataset, "notes", {}), **({"shared by splits": len(shared)} if shared else {}), **found}

@@ -11,7 +11,7 @@ import re
 import shutil
 import tarfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -93,12 +93,15 @@ class Manifest:
             raise DataError(f"{path}: not a manifest ({error}). Run `anastyle prepare` again.") from error
 
 
-def write_shards(records: Iterator[Record], folder: Path, *, info: dict[str, Any]) -> Manifest:
+def write_shards(
+    records: Iterator[Record], folder: Path, *, info: dict[str, Any], files: Mapping[str, bytes] | None = None
+) -> Manifest:
     """Write records into a new folder, whole or not at all.
 
     Arguments:
         info: the manifest's further fields (factors, split_kind, dropped, ...). It is read when the records are
             exhausted, so that a dataset may fill in what it dropped on the way.
+        files: further files of the folder, read at the same time.
 
     Raises:
         DataError: a key, split or mask cannot be stored, a key comes twice, or there is no record.
@@ -109,7 +112,7 @@ def write_shards(records: Iterator[Record], folder: Path, *, info: dict[str, Any
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir()
     try:
-        manifest = _write(records, beside, info)
+        manifest = _write(records, beside, info, {} if files is None else files)
         _sync(beside)
         os.rename(beside, folder)
         _sync(folder.parent)
@@ -162,7 +165,7 @@ def locate(folder: Path, shard: Shard) -> dict[str, dict[str, tuple[int, int]]]:
     return scan(path)
 
 
-def _write(records: Iterator[Record], folder: Path, info: dict[str, Any]) -> Manifest:
+def _write(records: Iterator[Record], folder: Path, info: dict[str, Any], further: Mapping[str, bytes]) -> Manifest:
     writers: dict[str, _Writer] = {}
     keys: Counter[str] = Counter()
     classes: set[str] = set()
@@ -190,6 +193,8 @@ def _write(records: Iterator[Record], folder: Path, info: dict[str, Any]) -> Man
     hashes = "".join(shard.sha256 for shard in sorted(shards, key=lambda shard: shard.file))
     fingerprint = hashlib.sha256(hashes.encode()).hexdigest()
     manifest = Manifest(shards=shards, classes=sorted(classes), fingerprint=fingerprint, **extra)
+    for name, content in further.items():
+        _write_file(folder / name, content)
     _write_file(folder / MANIFEST, json.dumps(asdict(manifest), indent=1, ensure_ascii=False).encode())
     return manifest
 

@@ -146,6 +146,7 @@ class Phantom(Dataset):
 
     factors = {name: tuple(values) for name, values in FACTORS.items()}
     anatomy_factors = tuple(ANATOMY)
+    audited = False
     classes = LOOKS
 
     def records(self) -> Iterator[Record]:
