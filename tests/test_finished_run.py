@@ -14,12 +14,12 @@ from diffusers import AutoencoderKL, DiffusionPipeline, PixArtTransformer2DModel
 from PIL import Image
 
 from anastyle import MissingError, NumericalError, Sample, export, finished, origin, paint
-from anastyle.chain import Chain, Guidance
 from anastyle.cli import main
 from anastyle.experiment import read
-from anastyle.finished import FinishedRun
-from anastyle.painted import NOTE, provenance
-from anastyle.prompts import Prompt, by_factor
+from anastyle.painting.chain import Chain, Guidance
+from anastyle.painting.finished import FinishedRun
+from anastyle.painting.painted import NOTE, provenance
+from anastyle.painting.prompts import Prompt, by_factor
 from anastyle.run import run_experiment
 from anastyle_plugins.exports import load_adapter
 from anastyle_plugins.exports.adapter import load_peft

@@ -3,24 +3,16 @@
 Reading the file has already settled names and options; here come the wiring, the paths and the disk.
 """
 
-import os
 import shutil
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from anastyle.config import refuse
-from anastyle.config import section as read_part
-from anastyle.data.captions import BUILT_IN, absent
-from anastyle.data.prepare import dataset_options
 from anastyle.errors import MissingError
 from anastyle.experiment import STAGES, Config, Experiment
-from anastyle.fetch import wanted
-from anastyle.merge import PARTS
-from anastyle.registry import DATASETS, REGISTRIES
-from anastyle.weights import HOME, is_id, lacking, place
+from anastyle.needs import gib, missing
+from anastyle.registry import REGISTRIES
 
-LEAST_FREE = 1 << 30  # bytes at the output
 NEEDED = {  # what a stage cannot do without
     "autoencode": ("autoencoder",),
     "diffuse": ("autoencoder", "embedder", "aligner", "fuser", "backbone"),
@@ -36,8 +28,7 @@ def check(experiment: Experiment) -> str:
         MissingError: a path that is not there, or a disk that is full; all of them at once.
     """
     refuse(wiring_problems(experiment), str(experiment.file))
-    missing = [*path_problems(experiment), *weight_problems(experiment), *disk_problems(experiment.output)]
-    refuse(missing, str(experiment.file), MissingError)
+    refuse(missing(experiment), str(experiment.file), MissingError)
     return summary(experiment)
 
 
@@ -86,80 +77,6 @@ def _class(config: Config, part: str) -> Any:
     return None if config[part] is None else REGISTRIES[part].get(config[part]["name"])
 
 
-def path_problems(experiment: Experiment) -> list[str]:
-    """Name every path that the experiment reads and that is not there."""
-    found: dict[str, None] = {}
-    for config in experiment.variants.values():
-        root = config["data"].get("root")
-        if root is not None and not (Path(root).expanduser() / "manifest.json").is_file():
-            found[f"data.root={root}: no prepared set is there (no manifest.json). Write one: anastyle prepare"] = None
-        elif problem := _no_captions(config["data"]):
-            found[problem] = None
-        told = _missing_source(config["data"]) if root is None and config["data"]["name"] else ""
-        if told:
-            found[told] = None
-        for section in ("data", *PARTS):
-            for option, value in (config[section] or {}).items():
-                if option == "root" or (option == "source" and told):
-                    continue
-                if _is_path(option, value) and not Path(value).expanduser().exists():
-                    found[f"{section}.{option}={value}: there is no such file or folder."] = None
-    return list(found)
-
-
-def weight_problems(experiment: Experiment) -> list[str]:
-    """Name the pretrained weights that are not here, and how to get them."""
-    found = []
-    for checkpoint in wanted(experiment):
-        named = _is_path("", checkpoint.path) and not Path(checkpoint.path).expanduser().exists()  # a path problem
-        if not named and (missing := lacking(place(checkpoint), checkpoint.files)):
-            found.append(f"{checkpoint.option}={checkpoint.path}: not here: {', '.join(missing)}")
-    if any(is_id(checkpoint.path) for checkpoint in wanted(experiment)) and found:
-        found[-1] += (
-            f"\n  Where there is a network: anastyle fetch {experiment.file} --to weights; here: {HOME}=weights"
-        )
-    return found
-
-
-def _no_captions(data: Config) -> str:
-    """Say that the captions asked for are not there, and how to write them; or nothing."""
-    name = data["captions"]
-    if name in BUILT_IN:
-        return ""
-    if data.get("root") is not None:
-        return absent(Path(data["root"]).expanduser(), name)
-    return (
-        f"data.captions={name}: needs a prepared set, and '{data['name']}' is prepared on first use. Write both, and "
-        f"name the set as data.root:\n  anastyle prepare {data['name']} OUT    anastyle caption OUT {name}"
-    )
-
-
-def _missing_source(data: Config) -> str:
-    """Say what the named dataset lacks, in its own words."""
-    cls, options = read_part(DATASETS, {"name": data["name"], **dataset_options(data)}, where="data")
-    return cls(options).missing()
-
-
-def _is_path(option: str, value: Any) -> bool:
-    """Tell a local path from a name: it starts like one, or is the source of a dataset."""
-    return isinstance(value, str) and (option == "source" or value.startswith(("/", "./", "../", "~")))
-
-
-def disk_problems(output: Path) -> list[str]:
-    """Name what hinders writing to the output folder."""
-    there = output.absolute()
-    while not there.exists():
-        there = there.parent
-    if not there.is_dir() or not os.access(there, os.W_OK):
-        return [f"output={output}: {there} cannot be written to. Choose another: output=..."]
-    free = shutil.disk_usage(there).free
-    if free < LEAST_FREE:
-        return [
-            f"output={output}: {_gib(free)} free, {_gib(LEAST_FREE)} needed. Make room, or choose another: output=..."
-        ]
-    return []
-
-
 def summary(experiment: Experiment) -> str:
     """Describe the grid, the parts and the stages in a few lines."""
     there = experiment.output.absolute()
@@ -168,7 +85,7 @@ def summary(experiment: Experiment) -> str:
     runs, seeds = len(experiment.runs), ", ".join(map(str, experiment.seeds))
     count = f"{len(experiment.variants)} variants x {len(experiment.seeds)} seeds ({seeds}) = {runs} runs"
     rows = [
-        ("study", f"{experiment.name}, kept in {experiment.folder} ({_gib(shutil.disk_usage(there).free)} free)"),
+        ("study", f"{experiment.name}, kept in {experiment.folder} ({gib(shutil.disk_usage(there).free)} free)"),
         (
             "runs",
             count.replace("1 variants", "1 variant").replace(" 1 seeds", " 1 seed").replace("= 1 runs", "= 1 run"),
@@ -203,7 +120,3 @@ def _size(settings: Config) -> str:
 def _data(data: Config) -> str:
     source = data["root"] if data["name"] is None else f"{data['name']}, prepared on first use"
     return f"{source}; {data['image_size']} x {data['image_size']} pixels, captions: {data['captions']}"
-
-
-def _gib(count: int) -> str:
-    return f"{count / (1 << 30):.1f} GiB"

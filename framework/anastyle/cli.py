@@ -94,8 +94,8 @@ def check(args: Args) -> int:
 
 def params(args: Args) -> int:
     """``anastyle params FILE [a.b=c ...] [--card CARD]``."""
+    from anastyle.accounting.params import report
     from anastyle.experiment import read
-    from anastyle.params import report
 
     say(report(read(args.file, args.words), args.card))
     return 0
@@ -136,8 +136,8 @@ def prepare(args: Args) -> int:
 
 def caption(args: Args) -> int:
     """``anastyle caption SET [CAPTIONER] [key=value ...]``."""
-    from anastyle.caption_sheet import write_sheet
-    from anastyle.captioning import caption_set, report
+    from anastyle.captioning.sheet import write_sheet
+    from anastyle.captioning.write import caption_set, report
     from anastyle.config import parse_word
     from anastyle.data.split import PreparedSet
 

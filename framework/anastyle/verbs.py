@@ -36,7 +36,7 @@ def add_verbs(verbs: Any, add_verb: Callable[..., argparse.ArgumentParser]) -> N
 
 def sample(args: Args) -> int:
     """``anastyle sample RUN --prompts CSV | --prompt WORDS | --anatomy WORDS --style WORDS``."""
-    from anastyle.prompts import read_prompts, read_seeds, typed_prompt
+    from anastyle.painting.prompts import read_prompts, read_seeds, typed_prompt
 
     parted = args.anatomy is not None or args.style is not None
     ways = (args.prompts is not None) + (args.prompt is not None) + parted
@@ -47,7 +47,7 @@ def sample(args: Args) -> int:
         prompts = read_prompts(Path(args.prompts))
     else:
         prompts = [typed_prompt(args.prompt, args.anatomy, args.style)]
-    from anastyle.paint import Wish, sample_run
+    from anastyle.painting.paint import Wish, sample_run
 
     options = ("steps", "guidance", "guidance_anatomy", "guidance_style", "batch_size", "precision", "grid")
     wish = Wish(prompts, seeds, **{name: getattr(args, name) for name in options})
@@ -57,7 +57,7 @@ def sample(args: Args) -> int:
 
 def export(args: Args) -> int:
     """``anastyle export RUN OUT [--format adapter|peft|pipeline]``."""
-    from anastyle.export import export_run
+    from anastyle.painting.export import export_run
 
     print(export_run(Path(args.run), Path(args.out), args.format))
     return 0

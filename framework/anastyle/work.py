@@ -13,7 +13,7 @@ from anastyle.devices import ranks
 from anastyle.evaluation.measure import measure
 from anastyle.experiment import Run
 from anastyle.interfaces import Batch, Embedded
-from anastyle.origin import write_origin
+from anastyle.painting.origin import write_origin
 from anastyle.parts import Parts
 from anastyle.plan import Node, settings_of, weight, working
 from anastyle.progress import Progress

@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 from anastyle import CAPTIONERS, Caption, Captioned, Captioner, ConfigError, DataError, MissingError, Record
-from anastyle import captioning as module
-from anastyle.caption_sheet import write_sheet
-from anastyle.captioning import caption_set, report
+from anastyle.captioning import write as module
+from anastyle.captioning.sheet import write_sheet
+from anastyle.captioning.write import caption_set, report
 from anastyle.check import check
 from anastyle.cli import main
 from anastyle.data.captions import partial, place

@@ -260,7 +260,7 @@ def test_evaluate_hands_over_folders(fake, capsys):
 
 
 def test_params_prints_the_report(file, fake, capsys):
-    fake("anastyle.params", "report", "a table")
+    fake("anastyle.accounting.params", "report", "a table")
 
     assert main(["params", str(file)]) == 0
     assert capsys.readouterr().out == "a table\n"

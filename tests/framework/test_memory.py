@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from anastyle.memory import measure, too_much
+from anastyle.accounting.memory import measure, too_much
 
 ROW = 50 * 100 * 4  # bytes of 50 samples of 100 numbers
 

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
+from anastyle.accounting.costs import GIB, Estimate, card, verdict
+from anastyle.accounting.memory import Memory
+from anastyle.accounting.params import inference, parts, report, table
 from anastyle.cli import main
-from anastyle.costs import GIB, Estimate, card, verdict
 from anastyle.errors import ConfigError
 from anastyle.experiment import read
-from anastyle.memory import Memory
-from anastyle.params import inference, parts, report, table
 
 ROOT = Path(__file__).parents[2]
 EXPERIMENTS = ROOT / "experiments"

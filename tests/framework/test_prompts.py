@@ -3,7 +3,7 @@
 import pytest
 
 from anastyle.errors import ConfigError, DataError, MissingError
-from anastyle.prompts import Prompt, by_factor, read_prompts, read_seeds, typed_prompt
+from anastyle.painting.prompts import Prompt, by_factor, read_prompts, read_seeds, typed_prompt
 
 
 @pytest.mark.parametrize(

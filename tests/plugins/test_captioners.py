@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from anastyle import CAPTIONERS, Caption, ConfigError, DataError, MissingError, Record
-from anastyle.captioning import caption_set
+from anastyle.captioning.write import caption_set
 from anastyle.data.captions import place
 from anastyle.data.shards import write_shards
 from anastyle.data.split import PreparedSet

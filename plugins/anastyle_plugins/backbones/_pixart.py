@@ -11,7 +11,7 @@ from peft import LoraConfig, inject_adapter_in_model
 from torch import Tensor
 
 from anastyle import Autoencoder, Backbone, Batch, Condition, ConfigError, Losses, Sample
-from anastyle.memory import free_memory, measure, too_much
+from anastyle.accounting.memory import free_memory, measure, too_much
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 

@@ -26,12 +26,12 @@ from PIL import Image
 from torch import Tensor
 
 from anastyle import ALIGNERS, EMBEDDERS, FUSERS, FactorDims, MissingError
-from anastyle.chain import Chain, Guidance, Reader, denoise
 from anastyle.checkpoint import load_tensors, save_tensors
 from anastyle.config import section
 from anastyle.data.images import unsigned
 from anastyle.interfaces import Condition
-from anastyle.prompts import Prompt, by_factor
+from anastyle.painting.chain import Chain, Guidance, Reader, denoise
+from anastyle.painting.prompts import Prompt, by_factor
 from anastyle_plugins.backbones._pixart import predict
 
 HERE = "<here>"  # in a stored option: the folder it lies in

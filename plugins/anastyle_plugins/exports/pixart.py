@@ -9,8 +9,8 @@ from diffusers import DiffusionPipeline
 from torch import Tensor
 
 from anastyle import Condition, NumericalError
-from anastyle.chain import Chain
-from anastyle.prompts import by_factor
+from anastyle.painting.chain import Chain
+from anastyle.painting.prompts import by_factor
 from anastyle_plugins.backbones._pixart import PixArt, predict
 from anastyle_plugins.exports.adapter import adapters, load_adapter, load_peft, save_adapter, save_peft
 from anastyle_plugins.exports.pipeline import AnastylePipeline, TextSide

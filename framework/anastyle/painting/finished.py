@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from anastyle.chain import Chain, Reader
 from anastyle.checkpoint import is_complete, load_tensors, load_trainable_state
 from anastyle.config import load_yaml
 from anastyle.data.prepare import prepared
@@ -18,7 +17,8 @@ from anastyle.experiment import STAGES
 from anastyle.interfaces import Embedder, Encoder
 from anastyle.jsonlines import read_json
 from anastyle.merge import PARTS
-from anastyle.origin import learns, load_fit, refuse_other_files
+from anastyle.painting.chain import Chain, Reader
+from anastyle.painting.origin import learns, load_fit, refuse_other_files
 from anastyle.parts import Parts
 from anastyle.registry import EMBEDDERS
 from anastyle.settings import GenerateSettings

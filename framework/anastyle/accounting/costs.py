@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from anastyle.accounting.memory import Memory, measure
 from anastyle.config import typed
 from anastyle.errors import ConfigError, did_you_mean
 from anastyle.experiment import Run
 from anastyle.interfaces import Batch, Condition, Embedded
-from anastyle.memory import Memory, measure
 from anastyle.stages.settings import schema
 
 WORDS = 128  # of the caption that is accounted for

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from anastyle.card import card
 from anastyle.checkpoint import write_folder
 from anastyle.devices import use_all_cores
 from anastyle.errors import ConfigError, DataError
-from anastyle.finished import FinishedRun
+from anastyle.painting.card import card
+from anastyle.painting.finished import FinishedRun
 
 
 def export_run(folder: Path, out: Path, kind: str | None = None) -> str:

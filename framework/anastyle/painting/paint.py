@@ -7,15 +7,15 @@ from typing import Any
 import torch
 from PIL import Image
 
-from anastyle.chain import Chain, Guidance
 from anastyle.data.images import unsigned
 from anastyle.devices import ranks, use_all_cores
 from anastyle.errors import ConfigError, DataError, NumericalError
-from anastyle.finished import FinishedRun
 from anastyle.interfaces import Sample
-from anastyle.painted import GRID, MASKS, NOTE, same_picture, sheet, versions, write_image, write_list
+from anastyle.painting.chain import Chain, Guidance
+from anastyle.painting.finished import FinishedRun
+from anastyle.painting.painted import GRID, MASKS, NOTE, same_picture, sheet, versions, write_image, write_list
+from anastyle.painting.prompts import Prompt
 from anastyle.progress import Progress
-from anastyle.prompts import Prompt
 
 LARGEST_SHEET = 256  # images
 

@@ -5,8 +5,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from anastyle.accounting.costs import Card, card, computation_table, memory_table, shapes
 from anastyle.config import section
-from anastyle.costs import Card, card, computation_table, memory_table, shapes
 from anastyle.experiment import Experiment, Run
 from anastyle.registry import ALIGNERS, AUTOENCODERS, BACKBONES, EMBEDDERS, ENCODERS, FUSERS, Registry
 

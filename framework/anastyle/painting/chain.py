@@ -23,7 +23,7 @@ from anastyle.interfaces import (
     Reading,
     Sample,
 )
-from anastyle.prompts import Prompt
+from anastyle.painting.prompts import Prompt
 from anastyle.sampling import by_factor, classifier_free, conditions, sample
 
 

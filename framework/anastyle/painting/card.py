@@ -5,9 +5,9 @@ from typing import Any
 
 from anastyle.evaluation.evaluate import Value
 from anastyle.evaluation.measure import values_of
-from anastyle.finished import FinishedRun
-from anastyle.origin import read_origin
-from anastyle.painted import versions
+from anastyle.painting.finished import FinishedRun
+from anastyle.painting.origin import read_origin
+from anastyle.painting.painted import versions
 
 UNKNOWN = "not recorded"
 HEAD = """---

@@ -6,7 +6,7 @@ from textwrap import wrap
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
-from anastyle.captioning import all_records, shown
+from anastyle.captioning.write import all_records, shown
 from anastyle.data.split import PreparedSet
 from anastyle.errors import ConfigError
 from anastyle.interfaces import Record
