@@ -249,6 +249,7 @@ class Backbone(Component):
     """
 
     width: int  # of a condition token
+    reads: tuple[str, ...] = ("latent",)  # the fields of a batch that its losses look at
     prediction: Literal["epsilon", "v_prediction", "sample"]
     exports: tuple[str, ...] = ()  # formats that ``export`` writes, in the order it can
 

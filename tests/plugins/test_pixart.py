@@ -47,15 +47,6 @@ def test_who_knows_the_latent_has_no_loss(
     assert backbone.losses(batch, condition(12))["denoising"] < 1e-4
 
 
-def test_min_snr_weighs_clean_steps_less(autoencoder: Autoencoder, tmp_path: Path) -> None:
-    backbone = tiny(autoencoder, tmp_path, min_snr=5.0, prediction="epsilon", colour="off")
-
-    weights = backbone._weight(torch.tensor([1, 500, 999]))
-
-    assert weights[0] < 0.1
-    assert weights[2] == pytest.approx(1.0)
-
-
 def test_a_pretrained_network_trains_its_adapters_alone(autoencoder: Autoencoder, tmp_path: Path) -> None:
     backbone = PixArtLoRA(PixArtLoRA.Config(**PixArtLoRA.tiny(tmp_path)), autoencoder=autoencoder, image_size=SIZE)
 
@@ -78,8 +69,9 @@ def test_fresh_adapters_change_nothing(autoencoder: Autoencoder, tmp_path: Path)
         torch.testing.assert_close(plain.predict(latent, at, asked), adapted.predict(latent, at, asked))
 
 
-def test_the_colour_loss_has_a_gradient(autoencoder: Autoencoder, tmp_path: Path) -> None:
-    backbone = tiny(autoencoder, tmp_path, colour_every=2)
+@pytest.mark.parametrize("colour", ["one_step", "sampled"])
+def test_the_colour_loss_has_a_gradient(autoencoder: Autoencoder, tmp_path: Path, colour: str) -> None:
+    backbone = tiny(autoencoder, tmp_path, colour=colour, colour_every=2, colour_steps=3, colour_batch=2)
     batch = latents()
 
     backbone.losses(batch, condition(12))["colour"].backward()
@@ -87,6 +79,22 @@ def test_the_colour_loss_has_a_gradient(autoencoder: Autoencoder, tmp_path: Path
     gradient = sum(p.grad.abs().sum() for p in backbone.transformer.parameters() if p.grad is not None)
     assert gradient > 0
     assert all(p.grad is None for p in autoencoder.parameters())
+
+
+def test_the_outline_weighs_more_where_it_is_asked_to(autoencoder: Autoencoder, tmp_path: Path) -> None:
+    plain = tiny(autoencoder, tmp_path, colour="off")
+    weighted = tiny(autoencoder, tmp_path, colour="off", contour_weight=9.0)
+    weighted.load_state_dict(plain.state_dict())
+    batch, losses = latents(), []
+    for mask in (torch.zeros(4, 1, SIZE, SIZE), torch.ones(4, 1, SIZE, SIZE).tril(SIZE // 4)):
+        batch.mask = mask
+        for backbone in (plain, weighted):
+            torch.manual_seed(0)
+            losses.append(float(backbone.losses(batch, condition(12))["denoising"].detach()))
+
+    assert (plain.reads, weighted.reads) == (("latent",), ("latent", "mask"))
+    assert losses[0] == pytest.approx(losses[1]) == pytest.approx(losses[2])  # no outline, no difference
+    assert losses[3] != pytest.approx(losses[2])
 
 
 def test_between_its_steps_the_colour_loss_is_zero(autoencoder: Autoencoder, tmp_path: Path) -> None:

@@ -67,12 +67,13 @@ class Align(Stage):
 class Diffuse(Stage):
     """Trains fuser and backbone (and whatever of the aligner is still trainable) to paint from captions."""
 
-    name, fields = "diffuse", ("latent", "embedded")
+    name = "diffuse"
 
     def __init__(self, aligner: Aligner, fuser: Fuser, backbone: Backbone, settings: DiffuseSettings) -> None:
         super().__init__()
         self.aligner, self.fuser, self.backbone = aligner, fuser, backbone
         self.settings = settings
+        self.fields = ("embedded", *backbone.reads)
 
     def train(self, mode: bool = True) -> "Diffuse":
         """Set the mode; a frozen aligner stays as it will be when sampling."""

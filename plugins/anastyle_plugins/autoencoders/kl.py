@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from diffusers import AutoencoderKL
 from torch import Tensor
 
 from anastyle import AUTOENCODERS, Autoencoder, Batch, Losses
@@ -49,6 +48,8 @@ class KL(Autoencoder):
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
+        from diffusers import AutoencoderKL  # late: a check does without
+
         self.pretrained = config.path is not None
         build: Any = AutoencoderKL
         self.model: Any  # an AutoencoderKL, whose annotations are too narrow for its own arguments

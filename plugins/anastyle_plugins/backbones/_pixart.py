@@ -6,12 +6,12 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from diffusers import AutoencoderKL, DDPMScheduler, DPMSolverMultistepScheduler
-from peft import LoraConfig, inject_adapter_in_model
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from anastyle import Autoencoder, Backbone, Batch, Condition, ConfigError, Losses, Sample
 from anastyle.accounting.memory import free_memory, measure, too_much
+from anastyle_plugins.backbones._objective import colour_distance, contour_weights, draw_timesteps, snr_weights
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
@@ -38,10 +38,17 @@ class PixArt(Backbone):
         schedule: Literal["linear", "squaredcos_cap_v2"] = "linear"
         min_snr: float | None = None
         """Gamma of min-SNR loss weights (Hang et al. 2023)."""
-        colour: Literal["off", "one_step"] = "one_step"
-        """Colour loss on the one-step estimate of the image, with a gradient; the released code's has none."""
+        timesteps: Literal["uniform", "logit_normal"] = "uniform"
+        """``logit_normal``: half of them are drawn more densely in the middle, where shapes are decided."""
+        contour_weight: float = 0.0
+        """Extra weight of the error along the mask's outline: shape words are about a small part of an image."""
+        colour: Literal["off", "one_step", "sampled"] = "one_step"
+        """Colour loss, with a gradient (the released code's has none), on the one-step estimate of the image; or on one
+        ``sampled`` from noise, back through every step, as in Med-Art."""
         colour_every: int = 500
         colour_batch: int = 8
+        colour_steps: int = 20
+        """Sampling steps of ``sampled``."""
         base_precision: Literal["fp32", "bf16"] = "fp32"
         """Of a frozen base; adapters, and whatever else is trained, stay in float32."""
         gradient_checkpointing: Literal["auto", "on", "off"] = "auto"
@@ -52,14 +59,20 @@ class PixArt(Backbone):
     def __init__(self, config: Any, *, autoencoder: Autoencoder, image_size: int) -> None:
         super().__init__(config)
         self.prediction = config.prediction
+        self.reads = ("latent", "mask") if config.contour_weight else ("latent",)
         self.image_size = image_size
         object.__setattr__(self, "autoencoder", autoencoder)  # frozen, and not this module's to train or save
+        from diffusers import DDPMScheduler  # late, as below: seconds of imports that a check does without
+
         self.train_schedule: Any = DDPMScheduler(
             beta_schedule=config.schedule, beta_start=1e-4, beta_end=0.02, prediction_type=config.prediction
         )
 
     def adopt(self, transformer: Any, *, pretrained: bool) -> None:
         """Take the network in, with adapters if it is pretrained and a rank was asked for."""
+        from diffusers import AutoencoderKL
+        from peft import LoraConfig, inject_adapter_in_model
+
         channels = transformer.config.in_channels
         if channels != self.autoencoder.channels:
             raise ConfigError(
@@ -124,17 +137,22 @@ class PixArt(Backbone):
         mean, logvar = batch.latent.chunk(2, dim=1)
         latent = mean + torch.randn_like(mean) * (0.5 * logvar).exp()
         noise = torch.randn_like(latent)
-        timestep = torch.randint(0, 1000, (len(latent),), device=latent.device)
+        timestep = draw_timesteps(self.config.timesteps, len(latent), latent.device)
         noisy = self.train_schedule.add_noise(latent, noise, timestep)
         if self.undecided and self.training:
             self.decide(noisy, timestep, condition)
         predicted = self.predict(noisy, timestep, condition)
         alpha, sigma = self._signal(timestep)
         target = noise if self.prediction == "epsilon" else alpha * noise - sigma * latent
-        error = F.mse_loss(predicted, target, reduction="none").mean((1, 2, 3))
-        losses = {"denoising": (error * self._weight(timestep)).mean()}
+        error = F.mse_loss(predicted, target, reduction="none")
+        weights = snr_weights(alpha.square(), self.config.min_snr, self.prediction)
+        if self.config.contour_weight and batch.mask is not None:
+            weights = weights * contour_weights(batch.mask, error.shape[-1], self.config.contour_weight)
+        losses = {"denoising": (error * weights).mean()}
         if self.config.colour != "off":
-            losses["colour"] = self._colour(batch, noisy, predicted, alpha, sigma)
+            due = batch.step % self.config.colour_every == 0
+            estimate = self._estimate(noisy, predicted, alpha, sigma, condition) if due else None
+            losses["colour"] = predicted.sum() * 0 if estimate is None else self._colour(batch.latent, estimate)
         return losses
 
     def adapter_sizes(self) -> dict[str, int]:
@@ -154,29 +172,31 @@ class PixArt(Backbone):
         kept = self.train_schedule.alphas_cumprod.to(timestep.device)[timestep].view(-1, 1, 1, 1)
         return kept.sqrt(), (1 - kept).sqrt()
 
-    def _weight(self, timestep: Tensor) -> Tensor:
-        if self.config.min_snr is None:
-            return torch.ones_like(timestep, dtype=torch.float32)
-        kept = self.train_schedule.alphas_cumprod.to(timestep.device)[timestep]
-        snr = kept / (1 - kept)
-        divisor = snr if self.prediction == "epsilon" else snr + 1
-        return snr.clamp(max=self.config.min_snr) / divisor
-
-    def _colour(self, batch: Batch, noisy: Tensor, predicted: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-        """Channel means and standard deviations of the one-step estimate against the image's (facts A8, B1)."""
-        if batch.step % self.config.colour_every:
-            return predicted.sum() * 0
+    def _estimate(self, noisy: Tensor, predicted: Tensor, alpha: Tensor, sigma: Tensor, condition: Condition) -> Tensor:
+        """Return latents of the images that the model has in mind, of the first few of a batch."""
         few = slice(self.config.colour_batch)
+        if self.config.colour == "sampled":
+            return self._sampled(Condition(condition.tokens[few], condition.mask[few]))
         if self.prediction == "epsilon":
-            estimate = (noisy[few] - sigma[few] * predicted[few]) / alpha[few].clamp(min=0.05)
-        else:
-            estimate = alpha[few] * noisy[few] - sigma[few] * predicted[few]
-        painted = self.autoencoder.decode(estimate)
+            return (noisy[few] - sigma[few] * predicted[few]) / alpha[few].clamp(min=0.05)
+        return alpha[few] * noisy[few] - sigma[few] * predicted[few]
+
+    def _sampled(self, condition: Condition) -> Tensor:
+        """Return latents denoised from noise without guidance; the gradient goes back through every step."""
+        scheduler = self.scheduler(self.config.colour_steps)
+        latent = torch.randn(len(condition.tokens), *self.noise_shape(), device=condition.tokens.device)
+        for timestep in scheduler.timesteps:
+            at = torch.full((len(latent),), int(timestep), device=latent.device)
+            predicted = checkpoint(self.predict, latent, at, condition, use_reentrant=False)
+            latent = scheduler.step(predicted, timestep, latent, return_dict=False)[0]
+        return latent
+
+    def _colour(self, moments: Tensor, estimate: Tensor) -> Tensor:
+        """Return how far the colours of the estimates (b, C, h, w) are from those of the images (facts A8, B1)."""
         with torch.no_grad():
-            mean, _ = batch.latent[few].chunk(2, dim=1)
+            mean, _ = moments[: len(estimate)].chunk(2, dim=1)
             shown = self.autoencoder.decode(mean)
-        means = F.mse_loss(painted.mean((2, 3)), shown.mean((2, 3)))
-        return means + F.mse_loss(painted.std((2, 3)), shown.std((2, 3)))
+        return colour_distance(self.autoencoder.decode(estimate), shown)
 
     def predict(self, latent: Tensor, timestep: Tensor, condition: Condition) -> Tensor:
         """Return epsilon or v, (B, C, h, w), in float32 whatever the base computes in."""
@@ -184,6 +204,8 @@ class PixArt(Backbone):
 
     def scheduler(self, steps: int) -> Any:
         """Return DPM-Solver++ (order 2, midpoint) over the training schedule."""
+        from diffusers import DPMSolverMultistepScheduler
+
         scheduler: Any = DPMSolverMultistepScheduler.from_config(
             self.train_schedule.config, algorithm_type="dpmsolver++"
         )

@@ -4,8 +4,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from diffusers import PixArtTransformer2DModel
-
 from anastyle import BACKBONES, Autoencoder
 from anastyle.weights import Checkpoint
 from anastyle_plugins.backbones._pixart import PixArt
@@ -34,6 +32,8 @@ class CompactDiT(PixArt):
         if config.path is not None:
             transformer = self.fresh()
         else:
+            from diffusers import PixArtTransformer2DModel
+
             transformer = PixArtTransformer2DModel(
                 num_attention_heads=config.heads,
                 attention_head_dim=config.head_dim,
@@ -50,6 +50,8 @@ class CompactDiT(PixArt):
 
     def fresh(self) -> Any:
         """Return the base, without adapters."""
+        from diffusers import PixArtTransformer2DModel  # late: a check does without
+
         return load(PixArtTransformer2DModel, self.checkpoints(self.config)[0], "transformer")
 
     @classmethod

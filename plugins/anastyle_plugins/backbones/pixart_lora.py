@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import PixArtTransformer2DModel
 
 from anastyle import BACKBONES, Autoencoder
 from anastyle.weights import Checkpoint
@@ -56,6 +55,8 @@ class PixArtLoRA(PixArt):
     @classmethod
     def open(cls, config: Config) -> Any:
         """Return the transformer; on the meta device its architecture alone."""
+        from diffusers import PixArtTransformer2DModel  # late: a check does without
+
         if torch.get_default_device().type == "meta" and config.path in ARCHITECTURES:
             return PixArtTransformer2DModel(**ARCHITECTURES[config.path])
         return load(PixArtTransformer2DModel, cls.checkpoints(config)[0], "transformer")
@@ -63,6 +64,8 @@ class PixArtLoRA(PixArt):
     @classmethod
     def tiny(cls, folder: Path) -> dict[str, Any]:
         """Write a tiny checkpoint in the hub's layout and return the options that load it."""
+        from diffusers import PixArtTransformer2DModel
+
         model = PixArtTransformer2DModel(
             num_attention_heads=2, attention_head_dim=8, in_channels=4, out_channels=8, num_layers=1,
             cross_attention_dim=16, sample_size=8, patch_size=2, caption_channels=12, use_additional_conditions=False,

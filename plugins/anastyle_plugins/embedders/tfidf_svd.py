@@ -14,8 +14,6 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors.numpy import load_file, save_file
-from sklearn.decomposition import TruncatedSVD
-from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS, TfidfVectorizer
 from torch import Tensor
 
 from anastyle import EMBEDDERS, ConfigError, Embedded, Embedder, TextDims
@@ -24,7 +22,7 @@ from anastyle_plugins.pretrained import shipped
 
 FIT = ("model.safetensors",)
 WORD = r"[a-z0-9]+(?:-[a-z0-9]+)*"
-STOP_WORDS = sorted(ENGLISH_STOP_WORDS - {"no", "not", "without", "top", "bottom", "one"})
+KEPT = {"no", "not", "without", "top", "bottom", "one"}  # of scikit-learn's stop words
 
 
 @EMBEDDERS.register
@@ -65,7 +63,9 @@ class TfidfSVD(Embedder):
         """Fit vocabulary, inverse document frequencies and SVD on these captions; a loaded fit stays as it is."""
         if self.fitted:
             return
-        vectorizer = TfidfVectorizer(token_pattern=WORD, ngram_range=(1, 2), stop_words=STOP_WORDS, sublinear_tf=True)
+        from sklearn.decomposition import TruncatedSVD
+
+        vectorizer = vectorizer_of(None)
         weights: Any = vectorizer.fit_transform(captions)  # sparse (captions, terms)
         terms = vectorizer.get_feature_names_out()
         rank = max(self.config.pooled_dim, self.config.dim)
@@ -93,9 +93,7 @@ class TfidfSVD(Embedder):
         if not self.fitted:
             raise ConfigError("embedder tfidf_svd: not fitted yet. Call fit(captions) first.")
         terms = bytes(self.fitted["terms"]).decode().split("\n")
-        vectorizer = TfidfVectorizer(
-            token_pattern=WORD, ngram_range=(1, 2), stop_words=STOP_WORDS, sublinear_tf=True, vocabulary=terms
-        )
+        vectorizer = vectorizer_of(terms)
         vectorizer.idf_ = self.fitted["idf"]
         weights: Any = vectorizer.transform(captions)
         pooled = weights @ self.fitted["components"].T  # (B, pooled)
@@ -147,3 +145,13 @@ class TfidfSVD(Embedder):
     def set_extra_state(self, state: dict[str, Tensor]) -> None:
         """Take the fit from ``state_dict``."""
         self.fitted = {name: value.numpy() for name, value in state.items()}
+
+
+def vectorizer_of(vocabulary: list[str] | None) -> Any:
+    """Return scikit-learn's TF-IDF of one- and two-word terms."""
+    from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS, TfidfVectorizer  # late: a check does without
+
+    return TfidfVectorizer(
+        token_pattern=WORD, ngram_range=(1, 2), stop_words=sorted(ENGLISH_STOP_WORDS - KEPT), sublinear_tf=True,
+        vocabulary=vocabulary,
+    )  # fmt: skip
