@@ -44,17 +44,18 @@ def path_problems(experiment: Experiment) -> list[str]:
 
 
 def weight_problems(experiment: Experiment) -> list[str]:
-    """Name the pretrained weights that are not here, and how to get them."""
-    found = []
+    """Name the pretrained weights that are not here, all in one, and how to get them."""
+    lines, remote = [], False
     for checkpoint in wanted(experiment):
         named = _is_path("", checkpoint.path) and not Path(checkpoint.path).expanduser().exists()  # a path problem
         if not named and (missing := lacking(place(checkpoint), checkpoint.files)):
-            found.append(f"{checkpoint.option}={checkpoint.path}: not here: {', '.join(missing)}")
-    if any(is_id(checkpoint.path) for checkpoint in wanted(experiment)) and found:
-        found[-1] += (
-            f"\n  Where there is a network: anastyle fetch {experiment.file} --to weights; here: {HOME}=weights"
-        )
-    return found
+            files = ", ".join(name.split(" or ")[0] for name in missing)
+            lines.append(f"{checkpoint.option}={checkpoint.path} ({files})")
+            remote = remote or is_id(checkpoint.path)
+    if not lines:
+        return []
+    fetch = f"Fetch them where there is a network: anastyle fetch {experiment.file} --to weights; here: {HOME}=weights"
+    return [f"weights that are not here: {'; '.join(lines)}. {fetch if remote else 'Check the paths.'}"]
 
 
 def _no_captions(data: Config) -> str:

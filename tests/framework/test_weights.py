@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import huggingface_hub
+import huggingface_hub.constants
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -184,7 +185,7 @@ def test_check_and_run_name_missing_weights(cache: Path, capsys: pytest.CaptureF
 
     assert main(["check", *words]) == 3
     said = capsys.readouterr().err
-    assert "backbone.path=lab/dit: not here: config.json" in said
+    assert "backbone.path=lab/dit (config.json, diffusion_pytorch_model.safetensors)" in said
     assert "anastyle fetch experiments/phantom.yaml --to weights" in said
     assert main(["run", *words]) == 3
 
