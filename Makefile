@@ -29,7 +29,7 @@ ablation: install
 smoke: install
 	$(LAUNCH) launch/run.py experiments/smoke.yaml
 
-pretrained: install  # about three hours on two CPU cores
+pretrained: install  # about two and a half hours on two CPU cores
 	$(LAUNCH) launch/run.py experiments/pretrain_compact.yaml
 	$(BIN)/python launch/ship_compact.py runs plugins/anastyle_plugins/pretrained
 

@@ -13,9 +13,10 @@ import torch
 from diffusers import AutoencoderKL, DiffusionPipeline, PixArtTransformer2DModel
 from PIL import Image
 
-from anastyle import MissingError, NumericalError, Sample, export, finished, origin, paint
+from anastyle import MissingError, NumericalError, Sample
 from anastyle.cli import main
 from anastyle.experiment import read
+from anastyle.painting import export, finished, origin, paint
 from anastyle.painting.chain import Chain, Guidance
 from anastyle.painting.finished import FinishedRun
 from anastyle.painting.painted import NOTE, provenance

@@ -6,7 +6,7 @@ from types import ModuleType
 
 import pytest
 
-from anastyle import __version__, check
+from anastyle import __version__, check, needs
 from anastyle.cli import main
 from anastyle.errors import MissingError, NumericalError
 from anastyle.experiment import read
@@ -158,7 +158,7 @@ def test_check_accepts_a_prepared_folder(file, tmp_path):
 
 
 def test_check_refuses_a_full_disk(file, capsys, monkeypatch):
-    monkeypatch.setattr(check, "LEAST_FREE", 1 << 62)
+    monkeypatch.setattr(needs, "LEAST_FREE", 1 << 62)
 
     assert main(["check", str(file)]) == 3
     assert "Make room" in capsys.readouterr().err

@@ -64,6 +64,7 @@ def test_equal_scales_by_factor_pull_away_from_neither() -> None:
 
 def test_factors_are_withheld_as_often_as_asked() -> None:
     parts = [torch.nn.Linear(1, 1) for _ in range(3)]
+    parts[2].reads = ("latent",)  # type: ignore[assignment]
     stage = Diffuse(*parts, DiffuseSettings(drop_both=0.1, drop_anatomy=0.2, drop_style=0.3))  # type: ignore[arg-type]
 
     keep = stage.keep(20_000, torch.device("cpu"))

@@ -9,6 +9,7 @@ import torch
 from PIL import Image, ImageDraw
 
 from anastyle import Caption, ConfigError, MissingError, Record
+from anastyle.weights import Checkpoint
 from anastyle_plugins.captioners import _refine
 from anastyle_plugins.captioners._prompt import ATTRIBUTES, Lists, Truth, fault, parse, question
 from anastyle_plugins.captioners._shape import Shape
@@ -247,7 +248,7 @@ def t5(tmp_path) -> Path:
 def test_t5_really_writes(t5, monkeypatch):
     monkeypatch.setattr(_refine, "SHORTEST", 4)
     monkeypatch.setattr(_refine, "LONGEST", 8)
-    refiner = _refine.Refiner(str(t5), None, torch.device("cpu"))
+    refiner = _refine.Refiner(Checkpoint("refine", str(t5), _refine.FILES), torch.device("cpu"))
 
     assert refiner.long("a mass " * 61)
     assert not refiner.long("a mass " * 59)
