@@ -1,6 +1,6 @@
 """The paper's system at its full size, with random weights: load, two training steps, sample, export, read back.
 
-python launch/full_size_check.py FOLDER [--tiny]
+python launch/full_size_check.py FOLDER [--tiny | --image-size 256]
 
 Writes a checkpoint set in the hub's layout into FOLDER (about 5 GB; ``--tiny``: a few hundred KB), runs the whole way
 over a small phantom set, and prints what each step took. Random weights paint noise: what is checked is that every
@@ -92,7 +92,9 @@ def write_experiment(folder: Path, sizes: dict[str, Any], *, tiny: bool) -> Path
     """Write the experiment file: the paper's parts over these checkpoints, two steps each."""
     batch = {"disentangle": 2, "align": 2, "diffuse": 1}  # sdnet normalises over the batch
     encoder: dict[str, Any] = {"name": "sdnet"}
-    if tiny:
+    if not tiny:
+        encoder["size"] = 224
+    else:
         encoder |= {"width": 4, "depth": 2, "style_widths": [4], "decoder_widths": [4], "style_hidden": 4}
     terms = {"disentangle": {"reconstruction": 1, "kl": 0.01, "dice": 10, "z_regression": 1},
              "align": {"anatomy": 1, "style": 1, "reconstruction": 4}, "diffuse": {"denoising": 1}}  # fmt: skip
@@ -105,7 +107,12 @@ def write_experiment(folder: Path, sizes: dict[str, Any], *, tiny: bool) -> Path
         "aligner": {"name": "clinicalbert_mlp"},
         "fuser": {"name": "hffm"},
         "autoencoder": {"name": "kl", "path": str(folder / "sd-vae-ft-ema")},
-        "backbone": {"name": "pixart_lora", "path": str(folder / "PixArt-XL-2-512x512"), "colour": "off"},
+        "backbone": {
+            "name": "pixart_lora",
+            "path": str(folder / "PixArt-XL-2-512x512"),
+            "colour": "off",
+            "base_precision": "bf16" if torch.cuda.is_available() else "fp32",
+        },
         "stages": {
             **{stage: {"steps": 2, "batch_size": batch[stage], "weights": terms[stage]} for stage in terms},
             "generate": {"images": 1, "steps": 2, "guidance": 4.5, "batch_size": 1, "grid": 1},
@@ -126,13 +133,13 @@ def told(what: str) -> Iterator[None]:
     print(f"{what}: {time.monotonic() - began:.1f} s; at most {resident:.1f} GiB{gpu}", flush=True)
 
 
-def check(folder: Path, *, tiny: bool) -> int:
+def check(folder: Path, *, tiny: bool, image_size: int = 512) -> int:
     """Go the whole way; return the exit code."""
     from anastyle.cli import main
 
     os.environ["HF_HUB_OFFLINE"] = "1"
     os.environ.setdefault("ANASTYLE_TRACKING", "off")
-    sizes = TINY if tiny else FULL
+    sizes = TINY if tiny else FULL | {"image_size": image_size}
     folder.mkdir(parents=True, exist_ok=True)
     with told("checkpoints written"):
         write_checkpoints(folder, sizes, tiny=tiny)
@@ -179,5 +186,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="The paper's system at full size, with random weights.")
     parser.add_argument("folder", type=Path)
     parser.add_argument("--tiny", action="store_true", help="small networks: seconds instead of many minutes")
+    parser.add_argument("--image-size", type=int, default=512, help="256: a quarter of the arithmetic, for a CPU")
     chosen = parser.parse_args()
-    sys.exit(check(chosen.folder, tiny=chosen.tiny))
+    sys.exit(check(chosen.folder, tiny=chosen.tiny, image_size=chosen.image_size))
