@@ -12,7 +12,7 @@ from anastyle.config import read_section
 from anastyle.registry import AUTOENCODERS
 from anastyle_plugins.autoencoders.taef2 import FILES, TAEF2
 
-REAL = Path(os.environ.get("ANASTYLE_TAEF2", "/work/shared/weights/taef2"))
+REAL = Path(os.environ.get("ANASTYLE_TAEF2", Path(__file__).parents[3] / "shared" / "weights" / "taef2"))
 
 
 @pytest.fixture
