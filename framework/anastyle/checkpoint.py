@@ -4,7 +4,6 @@ A folder is written beside its place, sealed with ``COMPLETE.json`` (sha256 and 
 and renamed. Tensors are safetensors, the rest is JSON; there is no pickle anywhere.
 """
 
-import hashlib
 import json
 import os
 import re
@@ -20,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from anastyle.errors import DataError, MissingError, listing
+from anastyle.files import sha256_of
 from anastyle.jsonlines import write_json
 
 SEAL = "COMPLETE.json"
@@ -67,7 +67,7 @@ def verify(folder: Path) -> list[str]:
             problems.append(f"{file}: missing")
         elif file.stat().st_size != entry["bytes"]:
             problems.append(f"{file}: {file.stat().st_size} bytes instead of {entry['bytes']}")
-        elif _sha256(file) != entry["sha256"]:
+        elif sha256_of(file) != entry["sha256"]:
             problems.append(f"{file}: contents changed since it was written")
     return problems
 
@@ -84,7 +84,7 @@ def _seal(folder: Path) -> None:
     for file in sorted(path for path in folder.rglob("*") if path.is_file()):
         _flush(file)
         name = file.relative_to(folder).as_posix()
-        files[name] = {"bytes": file.stat().st_size, "sha256": _sha256(file)}
+        files[name] = {"bytes": file.stat().st_size, "sha256": sha256_of(file)}
     (folder / SEAL).write_text(json.dumps({"format": FORMAT, "files": files}, indent=1), encoding="utf-8")
     _flush(folder / SEAL)
     for inner in (*(path for path in folder.rglob("*") if path.is_dir()), folder):
@@ -109,11 +109,6 @@ def _seal_of(folder: Path) -> dict[str, dict] | None:
         return files if all({"bytes", "sha256"} <= entry.keys() for entry in files.values()) else None
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _flush(path: Path) -> None:

@@ -6,18 +6,13 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
+
+from anastyle.files import write_whole
 
 
 def write_json(path: Path, value: Any) -> None:
     """Write a JSON file whole or not at all."""
-    temporary = path.with_name(f".tmp-{path.name}-{uuid4().hex[:12]}")
-    try:
-        temporary.write_text(json.dumps(value, indent=1), encoding="utf-8")
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    write_whole(path, json.dumps(value, indent=1).encode())
 
 
 def read_json(path: Path) -> dict[str, Any]:

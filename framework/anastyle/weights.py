@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from anastyle.errors import MissingError
+from anastyle.files import sha256_of
 
 HOME = "ANASTYLE_WEIGHTS"
 BLOB = re.compile(r"[0-9a-f]{64}")  # the hub's cache names large files by their sha256
@@ -151,5 +152,4 @@ def _sha256(file: Path) -> str:
 
 @lru_cache
 def _hash(file: Path, size: int, changed: int) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    return sha256_of(file)

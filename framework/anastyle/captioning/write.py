@@ -6,14 +6,12 @@ it is whole. Records that the captioner rejects stay in the table with the reaso
 
 import hashlib
 import json
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 from filelock import FileLock, Timeout
 from tqdm import tqdm
@@ -23,6 +21,7 @@ from anastyle.data.captions import BUILT_IN, NAME, caption_of, partial, place, r
 from anastyle.data.split import PreparedSet
 from anastyle.data.store import read_entries, records_of
 from anastyle.errors import ConfigError, DataError, listing
+from anastyle.files import write_whole
 from anastyle.interfaces import Captioned, Captioner, Record
 from anastyle.jsonlines import JsonLines
 from anastyle.records import Caption
@@ -175,15 +174,8 @@ def _finish(prepared: PreparedSet, source: Path, path: Path, instead: str) -> Wr
         lines = list(_filled(lines, instead, *_other(prepared, path, instead)))
         header = {**header, "instead": instead}
     if instead or source != path:
-        temporary = path.with_name(f".tmp-{path.name}-{uuid4().hex[:12]}")
-        try:
-            with temporary.open("w", encoding="utf-8") as file:
-                file.writelines(json.dumps(line) + "\n" for line in [header, *lines])
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        text = "".join(json.dumps(line) + "\n" for line in [header, *lines])
+        write_whole(path, text.encode(), sync=True)
         partial(path).unlink(missing_ok=True)
     rejected = Counter(line["rejected"] for line in lines if "text" not in line)
     notes = Counter(note for line in lines for note in line.get("notes", ()))

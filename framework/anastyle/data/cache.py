@@ -13,7 +13,7 @@ from filelock import FileLock
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from anastyle.data.shards import sha256_of
+from anastyle.files import sha256_of
 
 
 def cached(folder: Path, identity: dict[str, Any], compute: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:

@@ -21,6 +21,7 @@ from webdataset.writer import TarWriter
 
 from anastyle.data.images import png
 from anastyle.errors import DataError, listing
+from anastyle.files import sha256_of
 from anastyle.interfaces import Record
 
 VERSION = 1
@@ -119,12 +120,6 @@ def write_shards(
     finally:
         shutil.rmtree(beside, ignore_errors=True)
     return manifest
-
-
-def sha256_of(path: Path) -> str:
-    """Return the sha256 of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def scan(path: Path) -> dict[str, dict[str, tuple[int, int]]]:

@@ -14,9 +14,10 @@ from torch.utils.data import Dataset
 
 from anastyle.data.captions import BUILT_IN, CaptionTable, read_table
 from anastyle.data.images import signed
-from anastyle.data.shards import Manifest, Shard, sha256_of
+from anastyle.data.shards import Manifest, Shard
 from anastyle.data.store import Entry, Store
 from anastyle.errors import DataError, MissingError, listing
+from anastyle.files import sha256_of
 from anastyle.interfaces import Batch, Embedded, Factors
 from anastyle.records import Caption
 

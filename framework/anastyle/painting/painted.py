@@ -6,17 +6,17 @@ Files are written beside their place and renamed, so that an image is there whol
 import csv
 import io
 import json
-import os
 from collections.abc import Iterator
+from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from anastyle import __version__
+from anastyle.files import write_whole
 
 KEY = "anastyle"  # of the PNG's text that holds the provenance, as JSON
 NOTE = "synthetic, not for clinical use"
@@ -26,6 +26,7 @@ COLUMNS: tuple[str, ...] = ("id", "image", "mask", "label", "text", "anatomy", "
            "guidance_anatomy", "guidance_style", "precision", "run", "diffuse", "note")  # fmt: skip
 
 
+@lru_cache
 def versions() -> dict[str, str]:
     """Return the versions that a picture was painted under."""
     return {"anastyle": __version__, **{name: version(name) for name in ("torch", "diffusers", "peft")}}
@@ -39,19 +40,8 @@ def write_image(path: Path, image: Image.Image, about: dict[str, Any]) -> None:
     text.add_itxt(KEY, json.dumps(about, ensure_ascii=False, sort_keys=True))
     buffer = io.BytesIO()
     image.save(buffer, "PNG", pnginfo=text)
-    write_whole(path, buffer.getvalue())
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file beside its place and rename it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".tmp-{path.name}-{uuid4().hex[:8]}")
-    try:
-        beside.write_bytes(content)
-        os.replace(beside, path)
-    except BaseException:
-        beside.unlink(missing_ok=True)
-        raise
+    write_whole(path, buffer.getvalue())
 
 
 def provenance(path: Path, *, whole: bool = False) -> dict[str, Any] | None:
@@ -86,6 +76,7 @@ def write_list(folder: Path) -> int:
     writer = csv.DictWriter(text, COLUMNS, extrasaction="ignore", restval="", lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
+    folder.mkdir(parents=True, exist_ok=True)
     write_whole(folder / LIST, text.getvalue().encode())
     return len(rows)
 

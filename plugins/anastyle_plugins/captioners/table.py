@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from anastyle import CAPTIONERS, Caption, Captioned, Captioner, ConfigError, DataError, MissingError, Record
-from anastyle.data.shards import sha256_of
 from anastyle.errors import did_you_mean, listing
+from anastyle.files import sha256_of
 
 FIELDS = ("text", "anatomy", "style")
 NAMES = 5  # of the keys with one and the same fault
