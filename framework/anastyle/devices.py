@@ -34,6 +34,13 @@ def ranks() -> PartialState:
     return PartialState(cpu=on_cpu())
 
 
+def device() -> torch.device:
+    """Return this process's device."""
+    found = ranks().device
+    assert found is not None
+    return found
+
+
 def accelerator_for(precision: str, where: str) -> Accelerator:
     """Return a fresh accelerator for one training.
 

@@ -3,6 +3,9 @@
 A guide says, for each time, which conditions are asked and with which weights; the prediction is their weighted sum.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -47,15 +50,26 @@ def by_factor(asked: dict[str, Condition], anatomy: float, style: float) -> Guid
 @torch.no_grad()
 def sample(backbone: Backbone, guide: Guide, noise: Tensor, *, steps: int) -> Tensor:
     """Return latents (B, C, h, w) denoised from ``noise`` of the same shape."""
-    scheduler = backbone.scheduler(steps)
-    latent = noise * scheduler.init_noise_sigma
+
+    def predict(latent: Tensor, at: Tensor, time: float) -> Any:
+        return sum(
+            weight * backbone.predict(latent, at, condition).to(latent.dtype)  # under autocast it comes in less
+            for condition, weight in guide(time)
+        )
+
+    return denoised(backbone.scheduler(steps), noise, predict)
+
+
+def denoised(scheduler: Any, noise: Tensor, predict: Callable[[Tensor, Tensor, float], Tensor]) -> Tensor:
+    """Return what a scheduler makes of noise (B, C, h, w).
+
+    Arguments:
+        predict: of latents, their integer timesteps (B,), and the time in [0, 1] that these are.
+    """
     total = scheduler.config.num_train_timesteps
+    latent = noise * scheduler.init_noise_sigma
     for timestep in scheduler.timesteps:
         at = torch.full((len(latent),), int(timestep), device=latent.device)
-        scaled = scheduler.scale_model_input(latent, timestep)
-        terms = [
-            weight * backbone.predict(scaled, at, condition).to(latent.dtype)  # under autocast it comes in less
-            for condition, weight in guide(int(timestep) / total)
-        ]
-        latent = scheduler.step(sum(terms), timestep, latent, return_dict=False)[0]
+        predicted = predict(scheduler.scale_model_input(latent, timestep), at, int(timestep) / total)
+        latent = scheduler.step(predicted, timestep, latent, return_dict=False)[0]
     return latent

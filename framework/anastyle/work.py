@@ -9,7 +9,7 @@ import torch
 from anastyle.checkpoint import load_tensors, load_trainable_state, save_tensors, trainable_state, write_folder
 from anastyle.data.loader import batches
 from anastyle.data.split import PreparedSet
-from anastyle.devices import ranks
+from anastyle.devices import device, ranks
 from anastyle.evaluation.measure import measure
 from anastyle.experiment import Run
 from anastyle.interfaces import Batch, Embedded
@@ -146,13 +146,6 @@ class Work:
                 save_tensors(folder / "images.safetensors", {"images": images})
                 (folder / "metrics.jsonl").touch()
         bar.close()
-
-
-def device() -> torch.device:
-    """Return this process's device."""
-    found = ranks().device
-    assert found is not None
-    return found
 
 
 def barrier() -> None:

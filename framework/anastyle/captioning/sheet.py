@@ -27,7 +27,8 @@ def write_sheet(prepared: PreparedSet, table: Path, sheet: Path, count: int = 20
     if sheet.suffix.lower() != ".png":
         raise ConfigError(f"sheet={sheet}: it is written as a PNG. Name it so: sheet={sheet.with_suffix('.png')}")
     captions = shown(table, count)
-    cells = {r.key: _cell(r, *captions[r.key]) for r in all_records(prepared) if r.key in captions}
+    records = all_records(prepared, wanted=captions.__contains__)
+    cells = {record.key: _cell(record, *captions[record.key]) for record in records}
     ordered = [cells[key] for key in captions]
     rows = -(-len(ordered) // COLUMNS)
     width, height = ordered[0].size

@@ -110,7 +110,7 @@ def _write(prepared: PreparedSet, maker: Captioner, made: Line, path: Path, inst
         lines.append({"format": FORMAT, **made, "fitted": fitted})
     done = {line["key"] for line in stored[1:]}
     total = sum(shard.count for shard in prepared.manifest.shards)
-    left = (record for record in all_records(prepared) if record.key not in done)
+    left = all_records(prepared, wanted=lambda key: key not in done)
     with tqdm(total=total, initial=len(done), desc=path.stem, unit="image", disable=None) as bar:
         while records := list(islice(left, maker.batch_size)):
             for record, answer in zip(records, maker.caption(records), strict=True):
@@ -141,10 +141,12 @@ def _keys(prepared: PreparedSet) -> list[str]:
     return [entry.key for shard in prepared.manifest.shards for entry in read_entries(prepared.root, shard)]
 
 
-def all_records(prepared: PreparedSet, split: str | None = None) -> Iterator[Record]:
-    """Yield the records of a split, or of all, in the size they are stored in."""
+def all_records(
+    prepared: PreparedSet, split: str | None = None, wanted: Callable[[str], bool] = lambda key: True
+) -> Iterator[Record]:
+    """Yield the records of a split, or of all, whose keys are wanted, in the size they are stored in."""
     shards = [shard for shard in prepared.manifest.shards if split in (None, shard.split)]
-    return chain.from_iterable(records_of(prepared.root, shard) for shard in shards)
+    return chain.from_iterable(records_of(prepared.root, shard, wanted) for shard in shards)
 
 
 def _line(record: Record, answer: Captioned, stamp: str) -> Line:

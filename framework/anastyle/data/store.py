@@ -1,7 +1,7 @@
 """The records of one split: their words at once, their pixels when they are first asked for."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -94,13 +94,13 @@ def read_entries(root: Path, shard: Shard) -> list[Entry]:
     return entries
 
 
-def records_of(root: Path, shard: Shard) -> Iterator[Record]:
-    """Yield a shard's records whole, in the size they are stored in.
+def records_of(root: Path, shard: Shard, wanted: Callable[[str], bool] = lambda key: True) -> Iterator[Record]:
+    """Yield a shard's records whole, in the size they are stored in; images of other keys are not decoded.
 
     Raises:
         DataError: an image or a mask is damaged.
     """
-    for entry in read_entries(root, shard):
+    for entry in (entry for entry in read_entries(root, shard) if wanted(entry.key)):
         where = f"{entry.shard}: record '{entry.key}'"
         try:
             image = open_image(_read(entry.shard, entry.image), where).image

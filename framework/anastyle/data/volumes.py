@@ -7,7 +7,7 @@ then superior; a slice is shown with the higher of its two axes up and patient r
 square.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
@@ -117,14 +117,21 @@ def _extra(name: str, kind: str) -> ImageError:
 
 
 def _dicom(path: Path, name: str) -> Any:
+    return _parsed(_read_dicom, path, name, "DICOM file")
+
+
+def _parsed(read: Callable[[Path, int], Any], path: Path, name: str, kind: str) -> Any:
+    """Return what a reader makes of a file, read again only when it has changed."""
     try:
-        return _read_dicom(path, path.stat().st_mtime_ns)
+        return read(path, path.stat().st_mtime_ns)
     except ImportError:
-        raise _extra(name, "a DICOM file") from None
+        raise _extra(name, f"a {kind}") from None
+    except ImageError as error:
+        raise ImageError(name, error.reason) from None
     except FileNotFoundError:
         raise ImageError(name, "no such file") from None
     except Exception as error:  # a parser may raise anything on broken bytes
-        raise ImageError(name, "not a readable DICOM file") from error
+        raise ImageError(name, f"not a readable {kind}") from error
 
 
 @lru_cache(maxsize=1)
@@ -196,16 +203,7 @@ def _first(value: Any) -> Any:
 
 
 def _nifti(path: Path, name: str) -> Array:
-    try:
-        return _read_nifti(path, path.stat().st_mtime_ns)
-    except ImportError:
-        raise _extra(name, "a NIfTI volume") from None
-    except ImageError as error:
-        raise ImageError(name, error.reason) from None
-    except FileNotFoundError:
-        raise ImageError(name, "no such file") from None
-    except Exception as error:  # a parser may raise anything on broken bytes
-        raise ImageError(name, "not a readable NIfTI volume") from error
+    return _parsed(_read_nifti, path, name, "NIfTI volume")
 
 
 @lru_cache(maxsize=2)

@@ -35,8 +35,7 @@ def card(run: FinishedRun, formats: list[str]) -> str:
     """Return the card of a run, exported in these formats, as Markdown."""
     origin = read_origin(run.stored("diffuse"))
     sections = [
-        HEAD
-        + f"# {run.name}\n\nText to medical images, anatomy and style read apart from the words. Made with Anastyle.",
+        f"{HEAD}# {run.name}\n\n{ABOUT}",
         "## Intended use\n\n" + USE,
         "## Formats\n\n" + "\n".join(f"- `{kind}`: {LOAD[kind]}" for kind in formats if kind in LOAD),
         "## Data\n\n" + _data(origin.get("data") or {}),

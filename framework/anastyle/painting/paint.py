@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from anastyle.data.images import unsigned
-from anastyle.devices import ranks, use_all_cores
+from anastyle.devices import device, use_all_cores
 from anastyle.errors import ConfigError, DataError, NumericalError
 from anastyle.interfaces import Sample
 from anastyle.painting.chain import Chain, Guidance
@@ -68,7 +68,7 @@ def sample_run(folder: Path, wish: Wish, out: Path | None = None) -> str:
     asked = {out / place(p, seed): (p, seed, provenance_of(run, chain, wish, p, seed)) for p, seed in wish.jobs()}
     left = [path for path, (_, _, about) in asked.items() if not same_picture(path, about)]
     if left:
-        chain.to(_device()).backbone.merge()
+        chain.to(device()).backbone.merge()
     progress = Progress(len(left))
     bar = progress.stage(run.folder.parent.name, run.seed, "sample", len(left))
     for start in range(0, len(left), wish.batch_size):
@@ -141,9 +141,3 @@ def write_sheet(out: Path, paths: list[Path], seeds: int) -> None:
     columns = min(len(paths), seeds if seeds > 1 else 8)
     shown = paths[:LARGEST_SHEET]
     write_image(out / GRID, sheet(shown, columns), {"images": [path.relative_to(out).as_posix() for path in shown]})
-
-
-def _device() -> torch.device:
-    found = ranks().device
-    assert found is not None
-    return found

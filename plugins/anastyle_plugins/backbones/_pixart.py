@@ -11,6 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 from anastyle import Autoencoder, Backbone, Batch, Condition, ConfigError, Losses, Sample
 from anastyle.accounting.memory import free_memory, measure, too_much
+from anastyle.sampling import denoised
 from anastyle_plugins.backbones._objective import colour_distance, contour_weights, draw_timesteps, snr_weights
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -183,13 +184,12 @@ class PixArt(Backbone):
 
     def _sampled(self, condition: Condition) -> Tensor:
         """Return latents denoised from noise without guidance; the gradient goes back through every step."""
-        scheduler = self.scheduler(self.config.colour_steps)
-        latent = torch.randn(len(condition.tokens), *self.noise_shape(), device=condition.tokens.device)
-        for timestep in scheduler.timesteps:
-            at = torch.full((len(latent),), int(timestep), device=latent.device)
-            predicted = checkpoint(self.predict, latent, at, condition, use_reentrant=False)
-            latent = scheduler.step(predicted, timestep, latent, return_dict=False)[0]
-        return latent
+        noise = torch.randn(len(condition.tokens), *self.noise_shape(), device=condition.tokens.device)
+
+        def predict(latent: Tensor, at: Tensor, time: float) -> Tensor:
+            return checkpoint(self.predict, latent, at, condition, use_reentrant=False)
+
+        return denoised(self.scheduler(self.config.colour_steps), noise, predict)
 
     def _colour(self, moments: Tensor, estimate: Tensor) -> Tensor:
         """Return how far the colours of the estimates (b, C, h, w) are from those of the images (facts A8, B1)."""
