@@ -147,11 +147,29 @@ def test_a_grid_says_where_a_map_is():
     maps = torch.zeros(1, 3, 16, 16)
     maps[:, 1, :8, 8:] = 1
 
-    grid = encoder.pooled(maps)
+    grid = encoder.factors(torch.zeros(1, 3, 16, 16), maps, torch.zeros(1, 8)).anatomy
 
     assert grid.shape == (1, *encoder.dims.anatomy) == (1, 1, 12)
     assert grid.view(3, 2, 2)[1].tolist() == [[0, 1], [0, 0]]
     assert grid.sum() == 1
+
+
+def test_outline_and_surface_are_of_the_lesion_that_the_head_sees(image):
+    encoder = make(pool="outline", surface=True).eval()
+
+    factors = encoder(image)
+
+    assert factors.anatomy.shape[1:] == encoder.dims.anatomy == (1, 18)
+    assert factors.style.shape[1:] == encoder.dims.style == (1, 8 + 30)
+    lesion = encoder.lesion(encoder.maps(image), image.shape[-2:])
+    torch.testing.assert_close(factors.anatomy[:, 0, 0], lesion.mean(dim=(1, 2, 3)))
+    torch.testing.assert_close(factors.style[:, 0, :8], encoder.style(encoder.maps(image), image).mean)
+
+
+@pytest.mark.parametrize("options", [{"pool": "outline"}, {"surface": True}])
+def test_what_measures_a_lesion_needs_masks(image, options):
+    with pytest.raises(ConfigError, match="no masks to find it by"):
+        make(**options).losses(Batch(keys=list("abcd"), index=torch.arange(4), image=image))
 
 
 def test_moments_give_place_and_size():

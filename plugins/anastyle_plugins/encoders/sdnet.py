@@ -17,6 +17,8 @@ from torch import Tensor, nn
 
 from anastyle import ENCODERS, Batch, ConfigError, Encoder, Encoding, FactorDims, Factors, Losses
 from anastyle_plugins.encoders._moments import MOMENTS, moments
+from anastyle_plugins.encoders._outline import OUTLINE, outline
+from anastyle_plugins.encoders._surface import SURFACE, surface
 
 
 @ENCODERS.register
@@ -39,9 +41,13 @@ class SDNet(Encoder):
         style_widths: list[int] = field(default_factory=lambda: [16, 32, 64, 128])
         style_hidden: int = 32
         decoder_widths: list[int] = field(default_factory=lambda: [128, 64, 32])
-        pool: Literal["occupancy", "grid", "moments"] = "occupancy"
-        """How maps become numbers: the area of each (the paper), areas in grid x grid cells, or place and shape."""
+        pool: Literal["occupancy", "grid", "moments", "outline"] = "occupancy"
+        """How maps become numbers: the area of each (the paper), areas in grid x grid cells, place and shape of each;
+        or ``outline``: place, shape, symmetry and edge of the lesion that the segmentation head finds (needs masks)."""
         grid: int = 4
+        surface: bool = False
+        """Add texture and grain to the style, measured in the lesion and around it (it needs masks). A short code that
+        an image is rebuilt from leaves them out."""
         temperature: float = 1.0
         adain: Literal["shared", "learned"] = "shared"
         """``shared`` (the paper): only mean and std of the style code reach the decoder, the same in every channel.
@@ -65,8 +71,8 @@ class SDNet(Encoder):
         self.style = StyleEncoder(maps + 3, config, image_size // config.scale)
         self.decoder = Decoder(maps, config)
         self.apply(xavier)
-        width = {"occupancy": maps, "grid": maps * config.grid**2, "moments": maps * MOMENTS}[config.pool]
-        self.dims = FactorDims((1, width), (1, config.style_dim))
+        widths = {"occupancy": maps, "grid": maps * config.grid**2, "moments": maps * MOMENTS, "outline": OUTLINE}
+        self.dims = FactorDims((1, widths[config.pool]), (1, config.style_dim + config.surface * SURFACE))
 
     @classmethod
     def tiny(cls, tmp_path: Path) -> dict[str, Any]:
@@ -84,19 +90,31 @@ class SDNet(Encoder):
         best = logits.argmax(dim=1, keepdim=True)
         return torch.zeros_like(logits).scatter_(1, best, 1.0)
 
-    def pooled(self, maps: Tensor) -> Tensor:
-        """Return the anatomy factor (B, 1, D) of maps (B, K, H, W)."""
-        if self.config.pool == "occupancy":
-            return maps.mean(dim=(2, 3)).unsqueeze(1)
-        if self.config.pool == "grid":
-            return F.adaptive_avg_pool2d(maps, self.config.grid).flatten(1).unsqueeze(1)
-        return moments(maps.float()).flatten(1).unsqueeze(1)
+    def lesion(self, maps: Tensor, size: torch.Size) -> Tensor:
+        """Return where the segmentation head sees the lesion in maps (B, K, h, w), 0 or 1, (B, 1, *size)."""
+        seen = self.segmentor(maps).softmax(dim=1)[:, 1:].float()
+        return (F.interpolate(seen, size, mode="bilinear") > 0.5).float()
+
+    def factors(self, image: Tensor, maps: Tensor, code: Tensor) -> Factors:
+        """Return the factors of images (B, 3, H, W) by their maps (B, K, h, w) and the mean of their code (B, S)."""
+        pool, style = self.config.pool, code
+        measured = pool == "outline" or self.config.surface
+        lesion = self.lesion(maps, image.shape[-2:]) if measured else maps
+        if self.config.surface:
+            style = torch.cat([code, surface(image.float(), lesion).to(code.dtype)], dim=1)
+        if pool == "outline":
+            anatomy = outline(image.float(), lesion).to(code.dtype)
+        elif pool == "grid":
+            anatomy = F.adaptive_avg_pool2d(maps, self.config.grid).flatten(1)
+        else:
+            anatomy = maps.mean(dim=(2, 3)) if pool == "occupancy" else moments(maps.float()).flatten(1)
+        return Factors(anatomy.unsqueeze(1), style.unsqueeze(1))
 
     def forward(self, image: Tensor) -> Factors:
         """Return anatomy (B, 1, D) and style (B, 1, S), the mean of the code, of images (B, 3, H, W)."""
-        image = shrunk(image, self.config)
-        maps = self.maps(image)
-        return Factors(self.pooled(maps), self.style(maps, image).mean.unsqueeze(1))
+        small = shrunk(image, self.config)
+        maps = self.maps(small)
+        return self.factors(image, maps, self.style(maps, small).mean)
 
     def losses(self, batch: Batch) -> Losses:
         """Reconstruction (L1), KL, Dice of the lesion over the whole batch, and the code's regression (L1).
@@ -111,6 +129,11 @@ class SDNet(Encoder):
         assert image is not None
         if self.training and len(image) == 1:
             raise ConfigError("stages.disentangle.batch_size: sdnet normalises over the batch. Set it to 2 or more.")
+        if batch.mask is None and (self.config.pool == "outline" or self.config.surface):
+            raise ConfigError(
+                "encoder: pool=outline and surface=true measure a lesion, and this set has no masks to find it by. "
+                "Set pool to moments and surface to false."
+            )
         image = shrunk(image, self.config)
         mask = None if batch.mask is None else shrunk(batch.mask, self.config)
         maps = self.maps(image)
@@ -127,12 +150,11 @@ class SDNet(Encoder):
 
     def describe(self, image: Tensor) -> Encoding:
         """Return factors, maps (B, K, H, W) and the image rebuilt from the maps and the mean code."""
-        size = image.shape[-2:]
-        image = shrunk(image, self.config)
-        maps = self.maps(image)
-        mean = self.style(maps, image).mean
+        size, small = image.shape[-2:], shrunk(image, self.config)
+        maps = self.maps(small)
+        mean = self.style(maps, small).mean
         rebuilt = F.interpolate(self.decoder(maps, mean), size, mode="bilinear")
-        return Encoding(Factors(self.pooled(maps), mean.unsqueeze(1)), F.interpolate(maps, size), rebuilt)
+        return Encoding(self.factors(image, maps, mean), F.interpolate(maps, size), rebuilt)
 
 
 class Code(NamedTuple):

@@ -1,0 +1,70 @@
+"""Where a lesion lies and what outline it has, in a few numbers that a caption could know."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from anastyle_plugins.encoders._moments import moments
+
+ANGLES, RINGS = 64, 48
+REACH = 1.2  # how far from its centre a lesion is looked for, in half image widths
+HARMONICS = 8  # of the profile that are kept one by one
+FINE = 25  # first harmonic that is left to the image's own resolution
+PLACE = 6  # of the moments: area, centroid, extent
+OUTLINE = PLACE + HARMONICS + 4
+FAINT = 0.02  # a harmonic that cannot be seen, as a share of the radius
+
+
+def outline(image: Tensor, lesion: Tensor) -> Tensor:
+    """Return (B, 18) numbers of lesions (B, 1, H, W), 0 or 1, in images (B, 3, H, W) in [-1, 1].
+
+    0 - 5   area, centroid x and y, variance in x and in y, covariance (see ``moments``)
+    6 - 13  log magnitudes of the first eight harmonics of the profile, the radius at each angle as a share of its mean
+            (Fourier descriptors, Zahn and Roskies 1972): egg-shaped, elongated, three-cornered and so on
+    14      log magnitude of the harmonics above, together: a jagged edge
+    15      mirror symmetry: the best correlation of the profile with its mirror image, in [-1, 1]
+    16, 17  log of the brightness's slope on the outline, relative to that within and to that without: a sharp edge
+
+    Turning the image changes none of 6 to 17. Where there is no lesion, the profile is flat.
+    """
+    profile = radii(lesion)  # (B, ANGLES)
+    ratio = profile / profile.mean(dim=1, keepdim=True).clamp(min=1e-3) - 1
+    waves = torch.fft.rfft(ratio, norm="forward")
+    size = 2 * waves.abs()
+    rough = size[:, HARMONICS + 1 : FINE].square().sum(dim=1, keepdim=True).sqrt()
+    harmonics = (torch.cat([size[:, 1 : HARMONICS + 1], rough], dim=1) + FAINT).log()
+    place = moments(lesion)[:, 0, :PLACE]
+    return torch.cat([place, harmonics, mirrored(ratio)[:, None], sharpness(image, lesion)], dim=1)
+
+
+def radii(lesion: Tensor) -> Tensor:
+    """Return how far lesions (B, 1, H, W) reach from their centroid at each angle, (B, ANGLES), in half widths."""
+    centre = moments(lesion)[:, 0, 1:3]  # (B, 2): x, y
+    angle = torch.arange(ANGLES, device=lesion.device) / ANGLES * 2 * torch.pi
+    ring = (torch.arange(RINGS, device=lesion.device) + 0.5) / RINGS * REACH
+    spokes = ring[:, None, None] * torch.stack([angle.cos(), angle.sin()], dim=-1)  # (RINGS, ANGLES, 2)
+    grid = centre[:, None, None] + spokes.to(lesion.dtype)
+    return REACH * F.grid_sample(lesion, grid, align_corners=False)[:, 0].mean(dim=1)
+
+
+def mirrored(profile: Tensor) -> Tensor:
+    """Return the best correlation of profiles (B, A), of mean 0, with themselves mirrored about any axis, (B,)."""
+    waves = torch.fft.rfft(profile)
+    best = torch.fft.irfft(waves**2, n=profile.shape[1]).amax(dim=1)
+    return (best + 1e-4) / (profile.square().sum(dim=1) + 1e-4)  # a circle is its own mirror
+
+
+def sharpness(image: Tensor, lesion: Tensor) -> Tensor:
+    """Return the log ratios (B, 2) of the mean slope on the outline to that just inside and just outside of it."""
+    step = max(1, round(lesion.shape[-1] / 64))
+    grey = image.mean(dim=1, keepdim=True)
+    right = F.pad(grey[..., 2:] - grey[..., :-2], (1, 1, 0, 0))
+    down = F.pad(grey[..., 2:, :] - grey[..., :-2, :], (0, 0, 1, 1))
+    slope = (right**2 + down**2 + 1e-8).sqrt()
+    grown, far = (F.max_pool2d(lesion, 2 * k + 1, 1, k) for k in (step, 3 * step))
+    shrunk, deep = (1 - F.max_pool2d(1 - lesion, 2 * k + 1, 1, k) for k in (step, 3 * step))
+    on, within, without = (
+        (slope * band).sum(dim=(1, 2, 3)) / (band.sum(dim=(1, 2, 3)) + 1e-3) + 0.01
+        for band in (grown - shrunk, shrunk - deep, far - grown)
+    )
+    return torch.stack([(on / within).log(), (on / without).log()], dim=1)
