@@ -40,9 +40,11 @@ class GenerateSettings:
     batch_size: int = 64
     grid: int = 16
     """Images of the sample sheet; the same captions and noise in every variant."""
+    swaps: int = 64
+    """Pairs of captions whose anatomy and style are exchanged, for the leakage matrix: four images each. 0: none."""
 
     def __post_init__(self) -> None:
-        refuse_below(self, images=1, steps=1, batch_size=1, guidance=0, grid=0)
+        refuse_below(self, images=1, steps=1, batch_size=1, guidance=0, grid=0, swaps=0)
 
 
 @dataclass

@@ -13,19 +13,22 @@ from anastyle.devices import device, ranks
 from anastyle.evaluation.measure import measure
 from anastyle.experiment import Run
 from anastyle.interfaces import Batch, Embedded
+from anastyle.painting.chain import Reader
 from anastyle.painting.origin import write_origin
 from anastyle.parts import Parts
 from anastyle.plan import Node, settings_of, weight, working
 from anastyle.progress import Progress
+from anastyle.settings import GenerateSettings
 from anastyle.stages import PLANS
 from anastyle.stages.generate import generate
 from anastyle.stages.records import align_codes, factor_maps
+from anastyle.stages.swaps import Swapped, pairs, swap
 from anastyle.stages.training import Align, Autoencode, Diffuse, Disentangle, Stage
 from anastyle.streams import seed_for
 from anastyle.tracking import Tracker, is_main
 from anastyle.trainer import fit
 
-CODES = 200  # captions whose codes are kept for the t-SNE
+CODES = 2000  # held-out images whose codes, and whose captions', are kept
 
 
 class Work:
@@ -47,7 +50,7 @@ class Work:
         elif node.stage == "generate":
             self.generate(node)
         else:
-            measure(node, self.plan["generate"], self.parts, self.output, self.device, self.tracker)
+            measure(node, self.plan, self.parts, self.output, self.device, self.tracker)
         barrier()
 
     def stage(self, name: str) -> Stage:
@@ -142,10 +145,23 @@ class Work:
                 parts.aligner, parts.fuser, parts.backbone, embedded, parts.test.keys[:count], settings,
                 seed=self.run.seed, device=self.device, advance=lambda n: bar.advance(n, n),
             )  # fmt: skip
+            swapped = self.swapped(settings)
             with write_folder(node.folder) as folder:
                 save_tensors(folder / "images.safetensors", {"images": images})
+                if swapped is not None:
+                    save_tensors(folder / "swaps.safetensors", swapped._asdict())
                 (folder / "metrics.jsonl").touch()
         bar.close()
+
+    def swapped(self, settings: GenerateSettings) -> Swapped | None:
+        """Paint pairs of captions with their fields exchanged, where captions have fields."""
+        parts = self.parts
+        count = pairs(parts.test.captions, settings.swaps)
+        if not count:
+            return None
+        reader = Reader(parts.embedder, parts.aligner, parts.fuser)
+        captions, keys = parts.test.captions[: 2 * count], parts.test.keys[:count]
+        return swap(reader, parts.backbone, captions, keys, settings, seed=self.run.seed, device=self.device)
 
 
 def barrier() -> None:

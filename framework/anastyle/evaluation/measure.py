@@ -16,6 +16,7 @@ from anastyle.config import section, typed
 from anastyle.data.cache import cached
 from anastyle.data.images import unsigned
 from anastyle.data.loader import in_order
+from anastyle.evaluation.control.measured import control_values
 from anastyle.evaluation.evaluate import Reference, Settings, Value, evaluate_images, reference
 from anastyle.evaluation.judge import Judge, questions
 from anastyle.interfaces import Feature
@@ -41,8 +42,11 @@ class Instruments:
 _built: dict[str, Instruments] = {}  # a study's variants share them within a process
 
 
-def measure(node: Node, painted: Node, parts: Parts, output: Path, device: torch.device, tracker: Tracker) -> None:
-    """Evaluate one run's generated images and store the values whole."""
+def measure(
+    node: Node, plan: dict[str, Node], parts: Parts, output: Path, device: torch.device, tracker: Tracker
+) -> None:
+    """Evaluate one run's generated images, the last of the stages of ``plan``, and store the values whole."""
+    painted = plan["generate"]
     settings = typed(EvaluateSettings, node.settings, "stages.evaluate")
     images = load_tensors(painted.folder / "images.safetensors")["images"]
     rows = list(range(len(images)))
@@ -55,6 +59,8 @@ def measure(node: Node, painted: Node, parts: Parts, output: Path, device: torch
         decoded=decoded(parts, rows, output, device) if tools.judge else None,
         settings=Settings(draws=settings.bootstrap),
     )  # fmt: skip
+    aligned = plan["align"].folder if "align" in plan else None
+    values |= control_values(painted.folder, aligned, test, parts.data, tools.judge, Settings(draws=settings.bootstrap))
     metrics = {f"eval/{name}": value.value for name, value in values.items()}
     grid = sheet(images[: painted.settings["grid"]])
     with write_folder(node.folder) as folder:

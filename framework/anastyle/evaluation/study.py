@@ -15,6 +15,8 @@ from anastyle.jsonlines import JsonLines, read_json, write_json
 from anastyle.plan import Node
 from anastyle.stages import PLANS
 
+POINTS = 200  # of each kind of code in a t-SNE map
+
 Plan = dict[str, Node]
 Plans = dict[tuple[str, int], Plan]  # of the runs that came to their end, by variant and seed
 
@@ -113,8 +115,8 @@ def scatters(shown: dict[str, Plan], classes: list[str]) -> list[Scatter]:
     found = []
     for factor in ("anatomy", "style"):
         for when in ("before", "after"):
-            pair = {kind: codes[f"{when}/{kind}_{factor}"].numpy() for kind in ("visual", "text")}
-            names = [classes[label] for label in codes[f"{when}/label"].tolist()]
+            pair = {kind: codes[f"{when}/{kind}_{factor}"][:POINTS].numpy() for kind in ("visual", "text")}
+            names = [classes[label] for label in codes[f"{when}/label"][:POINTS].tolist()]
             clouds = [Cloud(kind, points, names) for kind, points in tsne(pair).items()]
             found.append(Scatter(f"{factor}, {when} alignment", clouds))
     return found

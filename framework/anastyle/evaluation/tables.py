@@ -14,11 +14,20 @@ from pathlib import Path
 
 import numpy as np
 
+from anastyle.evaluation.control.codes import DCI, PROBE, RETRIEVAL
+from anastyle.evaluation.control.leakage import SWAP
 from anastyle.evaluation.evaluate import FACTOR, MEAN, Value
 
 DASH = "—"
 FLOOR, CHANCE = "floor: real vs real, or chance", "floor: chance"
 DECODED, CEILING = "ceiling: real, after the autoencoder", "ceiling: real"
+CONTROL = {SWAP: "floor: other noise, same words", PROBE: CHANCE, DCI: CHANCE, RETRIEVAL: CHANCE}
+JOINED = {  # how the keys of a group read
+    "swap": "{} text moves {}",
+    "probe": "{} {} code tells {}",
+    "dci": "{} {}",
+    "retrieval": "{1}, {0}",
+}
 
 
 @dataclass(frozen=True)
@@ -104,18 +113,33 @@ def column(key: str) -> Column:
         return KNOWN[key]
     if key.startswith(FACTOR):
         return Column(key, key.removeprefix(FACTOR), False, 100.0, 1)
+    if key.startswith(tuple(CONTROL)):
+        group, *words = key.split("/")
+        crossed = group in ("swap", "probe") and words[-1] != words[-2]  # what should not show
+        return Column(key, JOINED[group].format(*words), crossed, 100.0, 1)
     return Column(key, key.replace("_", " "), key.startswith(("fd_", "kid")), 1.0, 3)
 
 
 def main_table(rows: list[Row]) -> Table:
-    """Return the table of everything but the single factors."""
-    keys = [key for key in metrics(rows) if not key.startswith(FACTOR)]
+    """Return the table of everything that is no part of a group."""
+    keys = [key for key in metrics(rows) if "/" not in key]
     return build(rows, sorted(keys, key=lambda key: [*KNOWN, key].index(key)))
 
 
 def factor_table(rows: list[Row]) -> Table:
     """Return the table of the single factors' accuracies; without columns where factors are not known."""
-    return build(rows, [key for key in metrics(rows) if key.startswith(FACTOR)], floor=CHANCE)
+    return group_table(rows, FACTOR)
+
+
+def control_tables(rows: list[Row]) -> list[Table]:
+    """Return the leakage matrix, what the codes hold, and retrieval; those that any row has."""
+    tables = [group_table(rows, prefix, floor) for prefix, floor in CONTROL.items()]
+    return [table for table in tables if table.columns]
+
+
+def group_table(rows: list[Row], prefix: str, floor: str = CHANCE) -> Table:
+    """Return the table of the metrics whose keys begin alike."""
+    return build(rows, [key for key in metrics(rows) if key.startswith(prefix)], floor=floor)
 
 
 def metrics(rows: list[Row]) -> list[str]:
@@ -196,7 +220,7 @@ def bounds(rows: list[Row], keys: list[str], floor: str) -> list[Line]:
 def write_tables(rows: list[Row], folder: Path) -> list[Path]:
     """Write table.md, table.csv and table.tex, and return where they are."""
     folder.mkdir(parents=True, exist_ok=True)
-    tables = [main_table(rows), *(table for table in [factor_table(rows)] if table.columns)]
+    tables = [main_table(rows), *(table for table in [factor_table(rows)] if table.columns), *control_tables(rows)]
     files = [folder / f"table.{suffix}" for suffix in ("md", "csv", "tex")]
     files[0].write_text("\n".join(markdown(table) for table in tables), encoding="utf-8")
     files[1].write_text(comma_separated(tables), encoding="utf-8")

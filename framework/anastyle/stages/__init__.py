@@ -22,12 +22,12 @@ class StagePlan:
 PLANS = {
     "autoencode": StagePlan(sections=("autoencoder",)),
     "disentangle": StagePlan(sections=("encoder",)),
-    "align": StagePlan(sections=("embedder", "aligner"), after=("disentangle",), reads_captions=True),
+    "align": StagePlan(sections=("embedder", "aligner"), after=("disentangle",), reads_captions=True, version=2),
     "diffuse": StagePlan(
         sections=("autoencoder", "embedder", "aligner", "fuser", "backbone"),
         after=("autoencode", "align"),
         reads_captions=True,
     ),
-    "generate": StagePlan(sections=(), after=("diffuse",), trained=False),
-    "evaluate": StagePlan(sections=(), after=("generate",), trained=False, version=INSTRUMENTS),
+    "generate": StagePlan(sections=(), after=("diffuse",), trained=False, version=2),
+    "evaluate": StagePlan(sections=(), after=("generate",), trained=False, version=3),
 }

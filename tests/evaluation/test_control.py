@@ -1,0 +1,168 @@
+"""Leakage matrix, probes, DCI and retrieval, on answers and codes whose true values are known."""
+
+import numpy as np
+import pytest
+import torch
+
+from anastyle.evaluation.control.codes import Codes, dci, probes, ranks, retrieval
+from anastyle.evaluation.control.leakage import Asked, leakage
+from anastyle.evaluation.control.measured import kinds_of
+from anastyle.evaluation.evaluate import Settings
+from anastyle.evaluation.tables import Row, control_tables, main_table, write_tables
+
+KINDS = {"anatomy": ("shape", "size"), "style": ("palette",)}
+FACTORS = {"shape": 5, "size": 3, "palette": 4}
+DRAWS = Settings(draws=50)
+PAIRS = 400
+
+
+def asked(seed: int = 0) -> Asked:
+    rng = torch.Generator().manual_seed(seed)
+    first, second = (
+        {name: torch.randint(0, values, (PAIRS,), generator=rng) for name, values in FACTORS.items()} for _ in range(2)
+    )
+    return Asked(first, second)
+
+
+def painted(asked: Asked, *, leak: float = 0.0, deaf: float = 0.0, seed: int = 1) -> dict[str, dict[str, torch.Tensor]]:
+    """Return the answers of a painter who, of each factor, is deaf to its text or follows the other one at times."""
+    rng = torch.Generator().manual_seed(seed)
+    first, second = asked
+
+    def swapped(text: str) -> dict[str, torch.Tensor]:
+        found = {}
+        for kind, names in KINDS.items():
+            follow = 1 - deaf if kind == text else leak
+            for name in names:
+                take = torch.rand(PAIRS, generator=rng) < follow
+                found[name] = torch.where(take, second[name], first[name])
+        return found
+
+    return {"same": dict(first), "anatomy": swapped("anatomy"), "style": swapped("style"), "noise": dict(first)}
+
+
+def matrix(answers, asked):
+    found = leakage(answers, asked, KINDS, "judge-test", DRAWS)
+    return {key.removeprefix("swap/"): value for key, value in found.items()}
+
+
+def test_perfect_control_is_one_on_the_diagonal_and_nothing_beside_it():
+    question = asked()
+    found = matrix(painted(question), question)
+
+    assert {key: value.value for key, value in found.items()} == {
+        "anatomy/anatomy": 1,
+        "anatomy/style": 0,
+        "style/anatomy": 0,
+        "style/style": 1,
+    }
+    assert all(value.floor == 0 for value in found.values())
+
+
+def test_leaks_and_deafness_are_found_at_their_size():
+    question = asked()
+    found = matrix(painted(question, leak=0.4, deaf=0.25), question)
+
+    for own in ("anatomy/anatomy", "style/style"):
+        assert found[own].low < 0.75 < found[own].high
+    # a leaked factor changes only where the captions differ: of shapes 4 in 5, of sizes 2 in 3
+    assert found["style/anatomy"].value == pytest.approx(0.4 * (4 / 5 + 2 / 3) / 2, abs=0.05)
+    assert found["anatomy/style"].value == pytest.approx(0.4 * 3 / 4, abs=0.06)
+
+
+def test_what_noise_alone_changes_is_the_floor():
+    question = asked()
+    answers = painted(question)
+    rng = torch.Generator().manual_seed(5)
+    answers["noise"] = {name: torch.randint(0, values, (PAIRS,), generator=rng) for name, values in FACTORS.items()}
+    found = matrix(answers, question)
+
+    assert found["anatomy/style"].floor == pytest.approx(3 / 4, abs=0.06)
+    assert found["anatomy/anatomy"].floor == pytest.approx((4 / 5 + 2 / 3) / 2, abs=0.06)
+
+
+def test_factors_are_sorted_by_kind_or_not_at_all():
+    known = {name: torch.zeros(3) for name in FACTORS}
+    assert kinds_of(known, ["shape", "size"]) == KINDS
+    assert kinds_of(known, []) == {}
+    assert kinds_of({}, ["shape"]) == {}
+
+
+@pytest.fixture
+def factors():
+    rng = np.random.default_rng(0)
+    return {name: rng.integers(0, values, 300) for name, values in FACTORS.items()}
+
+
+def code(factors, names, rng, *, noise=0.05, mixed=False):
+    """Return one-hot codes of some factors, or a random turn of them, with a little noise."""
+    points = np.concatenate([np.eye(FACTORS[name])[factors[name]] for name in names], axis=1)
+    if mixed:
+        points = points @ np.linalg.qr(rng.standard_normal((points.shape[1], points.shape[1])))[0]
+    return points + noise * rng.standard_normal(points.shape)
+
+
+def test_probes_find_what_is_in_a_code_and_nothing_else(factors):
+    rng = np.random.default_rng(1)
+    clean = Codes(code(factors, ["shape", "size"], rng), code(factors, ["palette"], rng))
+    leaky = clean._replace(anatomy=code(factors, ["shape", "size", "palette"], rng))
+
+    found = probes(clean, "text", factors, KINDS, DRAWS)
+    worse = probes(leaky, "text", factors, KINDS, DRAWS)
+
+    assert found["probe/text/anatomy/anatomy"].value > 0.98
+    assert found["probe/text/style/style"].value > 0.98
+    for key in ("probe/text/anatomy/style", "probe/text/style/anatomy"):
+        assert found[key].value == pytest.approx(found[key].floor, abs=0.1)
+    assert worse["probe/text/anatomy/style"].value > 0.98
+
+
+def test_dci_falls_when_codes_are_mixed(factors):
+    def scores(mixed):
+        rng = np.random.default_rng(2)
+        both = code(factors, FACTORS, rng, mixed=mixed)
+        found = dci(Codes(both[:, :8], both[:, 8:]), "visual", factors)
+        return {key.removeprefix("dci/visual/"): value.value for key, value in found.items()}
+
+    apart, mixed = scores(False), scores(True)
+
+    assert apart["disentanglement"] > mixed["disentanglement"] + 0.3
+    assert apart["informativeness"] > 0.95
+    assert all(0 <= value <= 1 for value in [*apart.values(), *mixed.values()])
+
+
+def test_a_caption_finds_its_own_image():
+    rng = np.random.default_rng(3)
+    points = rng.standard_normal((200, 6))
+    near = Codes(points + 0.01 * rng.standard_normal(points.shape), rng.standard_normal((200, 6)))
+
+    found = retrieval(Codes(points, points), near, "after", DRAWS)
+
+    assert found["retrieval/after/anatomy@1"].value > 0.98
+    style = found["retrieval/after/style@10"]
+    assert style.floor == 0.05
+    assert style.low - 0.05 < style.floor < style.high + 0.05
+
+
+def test_captions_that_read_alike_are_ranked_by_chance():
+    found = ranks(np.ones((101, 3)), np.random.default_rng(4).standard_normal((101, 3)))
+    assert found.mean() == pytest.approx(50, abs=1)
+
+
+def test_control_has_tables_of_its_own(factors, tmp_path):
+    question = asked()
+    rng = np.random.default_rng(1)
+    values = leakage(painted(question), question, KINDS, "judge-test", DRAWS)
+    values |= probes(
+        Codes(code(factors, ["shape"], rng), code(factors, ["palette"], rng)), "text", factors, KINDS, DRAWS
+    )
+    rows = [Row("full", 1, values), Row("words", 1, {})]
+
+    swaps, probed = control_tables(rows)
+
+    assert main_table(rows).columns == []
+    assert [column.title for column in swaps.columns][:2] == ["anatomy text moves anatomy", "anatomy text moves style"]
+    assert [column.arrow for column in swaps.columns] == ["↑", "↓", "↓", "↑"]
+    assert probed.columns[0].title == "text anatomy code tells anatomy"
+    write_tables(rows, tmp_path)
+    assert "other noise, same words" in (tmp_path / "table.md").read_text()
