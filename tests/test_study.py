@@ -60,6 +60,22 @@ def test_a_study_ends_in_tables_and_a_report(study: Path) -> None:
     assert "http" not in report.split("<main>")[1], "a report asks the network for nothing"
 
 
+def test_runs_are_compared_across_studies(study: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    code = main(["compare", str(study / "smoke"), "--published", "ablation", "--out", str(tmp_path / "table")])
+
+    printed = capsys.readouterr().out
+    assert code == 0
+    assert all(f"| {row} |" in printed for row in ROWS)
+    assert "anatomy text moves style" in printed
+    assert "### Published: ablation on HAM10000" in printed
+    assert {file.name for file in (tmp_path / "table").iterdir()} == {"table.md", "table.csv", "table.tex"}
+
+
+def test_nothing_finished_cannot_be_compared(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    assert main(["compare", str(tmp_path)]) == 3
+    assert "no finished run below it" in capsys.readouterr().err
+
+
 def test_every_run_leaves_its_config_status_and_metrics(study: Path) -> None:
     for row in ROWS:
         folder = study / "smoke" / row / "seed-42"

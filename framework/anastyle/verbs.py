@@ -1,4 +1,4 @@
-"""The verbs that take a finished run: ``anastyle sample`` and ``anastyle export``. They wake torch only when called."""
+"""The verbs that take finished runs: ``sample``, ``export`` and ``compare``. They wake torch only when called."""
 
 import argparse
 from collections.abc import Callable
@@ -12,7 +12,7 @@ FORMATS = ("adapter", "peft", "pipeline")
 
 
 def add_verbs(verbs: Any, add_verb: Callable[..., argparse.ArgumentParser]) -> None:
-    """Describe both verbs to the command line."""
+    """Describe the verbs to the command line."""
     verb = add_verb(verbs, "sample", sample, "images of a finished run, from words")
     verb.add_argument("run", metavar="RUN", help="a run's folder: runs/STUDY/VARIANT/seed-N")
     verb.add_argument("--prompts", metavar="CSV", help="columns: prompt, or anatomy and style; also id, label, seed")
@@ -32,6 +32,12 @@ def add_verbs(verbs: Any, add_verb: Callable[..., argparse.ArgumentParser]) -> N
     verb.add_argument("run", metavar="RUN", help="a run's folder: runs/STUDY/VARIANT/seed-N")
     verb.add_argument("out", metavar="OUT", help="a folder that is not there yet")
     verb.add_argument("--format", choices=FORMATS, help="one of them (default: all that the run has)")
+    verb = add_verb(verbs, "compare", compare, "finished runs in one table")
+    verb.add_argument("runs", metavar="RUN", nargs="+", help="runs, or studies: every finished run below")
+    verb.add_argument("--out", metavar="DIR", help="write table.md, table.csv and table.tex there")
+    verb.add_argument(
+        "--published", metavar="TABLE", action="append", default=[], help="a table of the paper to put under ours"
+    )
 
 
 def sample(args: Args) -> int:
@@ -60,4 +66,13 @@ def export(args: Args) -> int:
     from anastyle.painting.export import export_run
 
     print(export_run(Path(args.run), Path(args.out), args.format))
+    return 0
+
+
+def compare(args: Args) -> int:
+    """``anastyle compare RUN... [--out DIR] [--published TABLE]``."""
+    from anastyle.evaluation.compare import compare as compare_runs
+
+    out = Path(args.out) if args.out else None
+    print(compare_runs([Path(run) for run in args.runs], out, args.published))
     return 0

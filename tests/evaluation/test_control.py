@@ -8,7 +8,7 @@ from anastyle.evaluation.control.codes import Codes, dci, probes, ranks, retriev
 from anastyle.evaluation.control.leakage import Asked, leakage
 from anastyle.evaluation.control.measured import kinds_of
 from anastyle.evaluation.evaluate import Settings
-from anastyle.evaluation.tables import Row, control_tables, main_table, write_tables
+from anastyle.evaluation.tables import Row, all_tables, control_tables, main_table, write_tables
 
 KINDS = {"anatomy": ("shape", "size"), "style": ("palette",)}
 FACTORS = {"shape": 5, "size": 3, "palette": 4}
@@ -164,5 +164,5 @@ def test_control_has_tables_of_its_own(factors, tmp_path):
     assert [column.title for column in swaps.columns][:2] == ["anatomy text moves anatomy", "anatomy text moves style"]
     assert [column.arrow for column in swaps.columns] == ["↑", "↓", "↓", "↑"]
     assert probed.columns[0].title == "text anatomy code tells anatomy"
-    write_tables(rows, tmp_path)
+    write_tables(all_tables(rows), tmp_path)
     assert "other noise, same words" in (tmp_path / "table.md").read_text()

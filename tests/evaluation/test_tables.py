@@ -5,7 +5,7 @@ import csv
 import pytest
 
 from anastyle.evaluation.evaluate import Value
-from anastyle.evaluation.tables import Row, escape, factor_table, main_table, write_tables
+from anastyle.evaluation.tables import Row, all_tables, escape, factor_table, main_table, write_tables
 
 
 def distance(value: float, protocol: str = "Fréchet; n=512") -> Value:
@@ -49,7 +49,7 @@ def test_seeds_become_a_mean_and_a_standard_deviation(rows):
 
 
 def test_markdown_shows_floor_ceiling_protocol_and_missing_cells(rows, tmp_path):
-    text = write_tables(rows, tmp_path)[0].read_text(encoding="utf-8")
+    text = write_tables(all_tables(rows), tmp_path)[0].read_text(encoding="utf-8")
 
     assert "| full | 2 | 512 | **4.00 ± 1.41** | 85.0 ± 7.1 |" in text
     assert "| naive_concat | 1 | 512 | <u>6.00</u> | **95.0** |" in text
@@ -60,7 +60,7 @@ def test_markdown_shows_floor_ceiling_protocol_and_missing_cells(rows, tmp_path)
 
 
 def test_csv_has_every_number_in_full(rows, tmp_path):
-    with write_tables(rows, tmp_path)[1].open(encoding="utf-8") as file:
+    with write_tables(all_tables(rows), tmp_path)[1].open(encoding="utf-8") as file:
         lines = list(csv.DictReader(file))
 
     full = next(line for line in lines if (line["variant"], line["metric"]) == ("full", "fd_domain"))
@@ -70,7 +70,7 @@ def test_csv_has_every_number_in_full(rows, tmp_path):
 
 
 def test_latex_is_booktabs_with_names_escaped(rows, tmp_path):
-    text = write_tables(rows, tmp_path)[2].read_text(encoding="utf-8")
+    text = write_tables(all_tables(rows), tmp_path)[2].read_text(encoding="utf-8")
 
     assert r"\toprule" in text
     assert r"\textbf{4.00 $\pm$ 1.41}" in text
@@ -83,11 +83,23 @@ def test_latex_is_booktabs_with_names_escaped(rows, tmp_path):
 def test_a_number_by_another_protocol_carries_a_dagger(tmp_path):
     rows = [Row("a", 0, {"fd_domain": distance(1)}), Row("b", 0, {"fd_domain": distance(2, "Fréchet; n=100")})]
 
-    text = write_tables(rows, tmp_path)[0].read_text(encoding="utf-8")
+    text = write_tables(all_tables(rows), tmp_path)[0].read_text(encoding="utf-8")
 
     assert "2.00†" in text
     assert "1.00†" not in text
     assert "these numbers do not compare" in text
+
+
+def test_a_number_by_another_protocol_is_not_ranked(tmp_path):
+    other = distance(0.5, "Fréchet; n=100")
+    values = {"a": distance(1), "b": distance(2), "c": distance(3), "d": other}
+    rows = [Row(name, 0, {"fd_domain": value}) for name, value in values.items()]
+
+    text = write_tables(all_tables(rows), tmp_path)[0].read_text(encoding="utf-8")
+
+    assert "**1.00**" in text
+    assert "<u>2.00</u>" in text
+    assert "| 0.50† |" in text
 
 
 def test_a_number_that_is_not_finite_is_missing():
@@ -109,7 +121,7 @@ def test_single_factors_stand_in_a_table_of_their_own(rows):
 
 
 def test_runs_that_all_failed_are_still_in_the_table(tmp_path):
-    files = write_tables([Row("full", 0, {}), Row("concat", 0, {})], tmp_path)
+    files = write_tables(all_tables([Row("full", 0, {}), Row("concat", 0, {})]), tmp_path)
 
     assert files[0].read_text(encoding="utf-8").splitlines()[2:4] == ["| full | — | — |", "| concat | — | — |"]
     assert r"full \\" in files[2].read_text(encoding="utf-8")

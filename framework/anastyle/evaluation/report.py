@@ -11,6 +11,7 @@ from pathlib import Path
 
 from anastyle.evaluation.charts import COLOURS, Cloud, Curve, Scatter, curve_plot, mark, merged, scatter_plot, tsne
 from anastyle.evaluation.pictures import Grid, Picture, Strip, grid_html
+from anastyle.evaluation.published import beside
 from anastyle.evaluation.tables import DASH, Cell, Row, Table, control_tables, factor_table, main_table, notes
 
 __all__ = ["Cloud", "Curve", "Grid", "Picture", "Row", "Scatter", "Strip", "StudyReport", "tsne", "write_report"]
@@ -45,6 +46,7 @@ def page(report: StudyReport) -> str:
         results(report),
         factors(report),
         control(report),
+        reported(report),
         *(pictures(report.grids)),
         curves(report),
         scatters(report),
@@ -170,6 +172,15 @@ def control(report: StudyReport) -> str:
     return section(
         "Control and disentanglement", "".join(as_html(table) for table in control_tables(report.rows)), lead
     )
+
+
+def reported(report: StudyReport) -> str:
+    """Return what the paper reports for the same rows."""
+    tables = beside(list(dict.fromkeys(row.variant for row in report.rows))) if report.rows else []
+    body = "".join(
+        f"<h3>{escape(table.title)}</h3>{as_html(table)}<p>{escape(notes(table)[0])}</p>" for table in tables
+    )
+    return section("What the paper reports", body)
 
 
 def barred(table: Table, at: int, cell: Cell, marks: Sequence[float | None]) -> str:

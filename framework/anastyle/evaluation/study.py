@@ -9,7 +9,7 @@ from anastyle.data.images import unsigned
 from anastyle.data.split import PreparedSet, Split
 from anastyle.evaluation.measure import values_of
 from anastyle.evaluation.report import Cloud, Curve, Grid, Picture, Row, Scatter, Strip, StudyReport, tsne, write_report
-from anastyle.evaluation.tables import write_tables
+from anastyle.evaluation.tables import all_tables, write_tables
 from anastyle.experiment import Experiment
 from anastyle.jsonlines import JsonLines, read_json, write_json
 from anastyle.plan import Node
@@ -24,7 +24,7 @@ Plans = dict[tuple[str, int], Plan]  # of the runs that came to their end, by va
 def finish_study(experiment: Experiment, plans: Plans, data: PreparedSet) -> list[Path]:
     """Write table and report of the runs that are finished; return the files."""
     rows = [Row(variant, seed, values_of(plan["evaluate"].folder)) for (variant, seed), plan in plans.items()]
-    files = write_tables(rows, experiment.folder)
+    files = write_tables(all_tables(rows), experiment.folder)
     first = experiment.seeds[0]
     shown = {variant: plan for (variant, seed), plan in plans.items() if seed == first}
     report = StudyReport(

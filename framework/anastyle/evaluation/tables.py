@@ -2,7 +2,7 @@
 
 Best in bold, second best underlined, mean ± standard deviation over seeds where there are several, a dash where a
 number is missing, and under the rows what real images would get. A dagger marks a cell that was measured by another
-protocol than the first of its column: such numbers do not compare.
+protocol than the first of its column: such numbers do not compare, and take no part in the ranking.
 """
 
 import csv
@@ -88,6 +88,7 @@ class Table:
     lines: list[Line] = field(default_factory=list)
     bounds: list[Line] = field(default_factory=list)
     protocols: dict[str, str] = field(default_factory=dict)  # column -> protocol
+    title: str = ""
 
     def text(self, column: int, cell: Cell) -> str:
         """Return a cell as plain text."""
@@ -188,7 +189,7 @@ def cell_of(values: list[Value], protocol: str) -> Cell:
 
 def rank(cells: dict[tuple[str, str], Cell], variants: list[str], shown: Column) -> None:
     """Mark the best of a column and, among three or more, the second; equal numbers share their mark."""
-    numbers = {name: cells[name, shown.key].mean for name in variants}
+    numbers = {name: cells[name, shown.key].mean for name in variants if not cells[name, shown.key].differs}
     known = {name: number for name, number in numbers.items() if number is not None}
     measured = {name: round(number * shown.scale, shown.digits) for name, number in known.items()}
     if len(measured) < 2:
@@ -217,10 +218,14 @@ def bounds(rows: list[Row], keys: list[str], floor: str) -> list[Line]:
     return lines
 
 
-def write_tables(rows: list[Row], folder: Path) -> list[Path]:
+def all_tables(rows: list[Row]) -> list[Table]:
+    """Return every table that rows fill, the main one first."""
+    return [main_table(rows), *(table for table in [factor_table(rows)] if table.columns), *control_tables(rows)]
+
+
+def write_tables(tables: list[Table], folder: Path) -> list[Path]:
     """Write table.md, table.csv and table.tex, and return where they are."""
     folder.mkdir(parents=True, exist_ok=True)
-    tables = [main_table(rows), *(table for table in [factor_table(rows)] if table.columns), *control_tables(rows)]
     files = [folder / f"table.{suffix}" for suffix in ("md", "csv", "tex")]
     files[0].write_text("\n".join(markdown(table) for table in tables), encoding="utf-8")
     files[1].write_text(comma_separated(tables), encoding="utf-8")
@@ -232,7 +237,8 @@ def markdown(table: Table) -> str:
     """Return a table for a README, with its protocols under it."""
     marks = {0: "{}", 1: "**{}**", 2: "<u>{}</u>"}
     heads = ["variant", "seeds", "n", *(f"{shown.title} {shown.arrow}" for shown in table.columns)]
-    lines = [piped(heads), "|---|" + "--:|" * (len(heads) - 1)]
+    lines = [f"### {table.title}\n"] if table.title else []
+    lines += [piped(heads), "|---|" + "--:|" * (len(heads) - 1)]
     for line in table.lines:
         cells = [marks[cell.rank].format(table.text(at, cell)) for at, cell in enumerate(line.cells)]
         lines.append(piped([line.name, count(line, "seeds"), count(line, "n"), *cells]))
