@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from anastyle.evaluation.control.change import changes
 from anastyle.evaluation.control.codes import Codes, dci, probes, ranks, retrieval
 from anastyle.evaluation.control.leakage import Asked, leakage
 from anastyle.evaluation.control.measured import kinds_of
@@ -166,3 +167,54 @@ def test_control_has_tables_of_its_own(factors, tmp_path):
     assert probed.columns[0].title == "text anatomy code tells anatomy"
     write_tables(all_tables(rows), tmp_path)
     assert "other noise, same words" in (tmp_path / "table.md").read_text()
+
+
+def discs(radius, colour, grain=0.0, *, seed=0, size=32):
+    """Return 24 discs, uint8 (24, 3, 32, 32), on grey; ``radius`` (24,), ``colour`` (24, 3) of 255."""
+    axis = torch.arange(size) - size / 2 + 0.5
+    inside = (axis[:, None] ** 2 + axis**2).sqrt()[None] < torch.as_tensor(radius)[:, None, None]
+    image = torch.where(inside[:, None], torch.as_tensor(colour).float()[:, :, None, None], 200.0)
+    noise = torch.randn(image.shape, generator=torch.Generator().manual_seed(seed))
+    return (image + grain * inside[:, None] * noise).clamp(0, 255).to(torch.uint8)
+
+
+def dark(image):
+    return image.float().mean(dim=1, keepdim=True) < 150
+
+
+def test_changes_are_seen_where_they_were_made():
+    rng = torch.Generator().manual_seed(0)
+    radius, other = 5 + 4 * torch.rand(2, 24, generator=rng)
+    colour, another = 60 + 60 * torch.rand(2, 24, 3, generator=rng)
+    images = {
+        "same": discs(radius, colour),
+        "anatomy": discs(other, colour),
+        "style": discs(radius, another),
+        "noise": discs(radius, colour),
+    }
+    real = discs(radius, another, 5)
+
+    found = {key: value.value for key, value in changes(images, real, dark, "threshold", DRAWS).items()}
+
+    assert found["change/anatomy/outline"] > 0.2
+    assert found["change/anatomy/colour"] < 0.05
+    assert found["change/style/colour"] > 0.5
+    assert found["change/style/outline"] == 0
+    assert found["change/anatomy/surroundings"] == 0
+
+
+def test_grain_changes_texture_and_other_noise_is_the_floor():
+    radius, colour = torch.full((24,), 8.0), torch.full((24, 3), 90.0)
+    smooth, grainy = discs(radius, colour), discs(radius, colour, 20)
+    images = {"same": smooth, "anatomy": smooth, "style": grainy, "noise": discs(radius + 1, colour)}
+    real = torch.cat([discs(radius[:12], colour[:12], grain, seed=grain) for grain in (0, 10)])
+
+    found = changes(images, real, dark, "threshold", DRAWS)
+
+    assert found["change/style/texture"].value > 0.5 > found["change/anatomy/texture"].value
+    assert found["change/anatomy/outline"].floor > 0.1 > found["change/anatomy/outline"].value
+
+
+def test_nothing_is_said_where_no_lesion_is_found():
+    blank = torch.full((24, 3, 32, 32), 200, dtype=torch.uint8)
+    assert changes(dict.fromkeys(("same", "anatomy", "style", "noise"), blank), blank, dark, "threshold", DRAWS) == {}

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from anastyle.evaluation.control.change import CHANGE, OTHER
 from anastyle.evaluation.control.codes import DCI, PROBE, RETRIEVAL
 from anastyle.evaluation.control.leakage import SWAP
 from anastyle.evaluation.evaluate import FACTOR, MEAN, Value
@@ -21,9 +22,11 @@ from anastyle.evaluation.evaluate import FACTOR, MEAN, Value
 DASH = "—"
 FLOOR, CHANCE = "floor: real vs real, or chance", "floor: chance"
 DECODED, CEILING = "ceiling: real, after the autoencoder", "ceiling: real"
-CONTROL = {SWAP: "floor: other noise, same words", PROBE: CHANCE, DCI: CHANCE, RETRIEVAL: CHANCE}
+SAME_WORDS = "floor: other noise, same words"
+CONTROL = {SWAP: SAME_WORDS, CHANGE: SAME_WORDS, PROBE: CHANCE, DCI: CHANCE, RETRIEVAL: CHANCE}
 JOINED = {  # how the keys of a group read
     "swap": "{} text moves {}",
+    "change": "{} text changes {}",
     "probe": "{} {} code tells {}",
     "dci": "{} {}",
     "retrieval": "{1}, {0}",
@@ -116,8 +119,11 @@ def column(key: str) -> Column:
         return Column(key, key.removeprefix(FACTOR), False, 100.0, 1)
     if key.startswith(tuple(CONTROL)):
         group, *words = key.split("/")
+        title = JOINED[group].format(*words)
+        if group == "change":
+            return Column(key, title, words[1] in OTHER[words[0]], 1.0, 3)
         crossed = group in ("swap", "probe") and words[-1] != words[-2]  # what should not show
-        return Column(key, JOINED[group].format(*words), crossed, 100.0, 1)
+        return Column(key, title, crossed, 100.0, 1)
     return Column(key, key.replace("_", " "), key.startswith(("fd_", "kid")), 1.0, 3)
 
 
