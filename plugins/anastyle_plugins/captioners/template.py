@@ -19,6 +19,7 @@ from anastyle.data.images import shrink
 from anastyle_plugins.captioners import _words as say
 from anastyle_plugins.captioners._look import Look, field_of_view, look_of
 from anastyle_plugins.captioners._shape import Shape, shape_of
+from anastyle_plugins.datasets.ham10000 import DIAGNOSES
 
 LONGEST = 256  # pixels that everything is measured at, so that words mean the same at any resolution
 FITTED = 2000  # training records that the percentiles are taken of
@@ -41,15 +42,7 @@ SPOKEN = {  # modality: picture, lesion, what is around it
     "ct": ("CT image", "lesion", "tissue"),
     "general": ("medical image", "lesion", "background"),
 }
-CODES = {  # what the class codes of well-known sets stand for
-    "akiec": "actinic keratosis",
-    "bcc": "basal cell carcinoma",
-    "bkl": "benign keratosis",
-    "df": "dermatofibroma",
-    "mel": "melanoma",
-    "nv": "melanocytic nevus",
-    "vasc": "vascular lesion",
-}
+CODES = {code: say.spoken(name) for code, name in DIAGNOSES.items()}  # what labels that are codes stand for
 ANATOMY = (
     "{a_size} {form} {noun} {where}{lie}, {share}, with {a_border} outline{symmetry}{reach}",
     "one {form} {noun}, {size} ({share}), {where}{lie}; its outline is {border}{symmetry}{reach}",

@@ -110,6 +110,11 @@ class ImageFiles(Dataset):
             else:
                 yield path
 
+    def folder(self, name: str) -> Path | None:
+        """Return the folder of a name in the source, or one level down, or None."""
+        places = (self.source / name, *sorted(self.source.glob(f"*/{name}")))
+        return next((path for path in places if path.is_dir()), None)
+
     def pictures(self, problems: Problems, folder: Path | None = None) -> dict[str, Path]:
         """Return the image files of a folder by their stem; a stem that comes twice is a fault."""
         found: dict[str, list[Path]] = defaultdict(list)

@@ -33,13 +33,13 @@ class Busi(ImageFiles):
 
     def lacks(self) -> str:
         """Name what a source that is there does not hold, or nothing."""
-        return " and no ".join(f"folder '{label}'" for label in TEXTS if self._folder(label) is None)
+        return " and no ".join(f"folder '{label}'" for label in TEXTS if self.folder(label) is None)
 
     def rows(self, problems: Problems) -> list[Row]:
         """Return a row for every image, with all its masks."""
         rows = []
         for label, text in TEXTS.items():
-            pictures = self.pictures(problems, self._folder(label))
+            pictures = self.pictures(problems, self.folder(label))
             masks: dict[str, list[Path]] = defaultdict(list)
             for stem in sorted(pictures):
                 if named := MASK.match(stem):
@@ -48,7 +48,3 @@ class Busi(ImageFiles):
             for path in (path for paths in masks.values() for path in paths):
                 problems.add("a mask without its image", self.name(path))
         return rows
-
-    def _folder(self, label: str) -> Path | None:
-        places = (self.source / label, *sorted(self.source.glob(f"*/{label}")))
-        return next((path for path in places if path.is_dir()), None)

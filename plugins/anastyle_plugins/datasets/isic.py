@@ -14,19 +14,14 @@ from typing import Literal
 from anastyle import DATASETS, DataError
 from anastyle_plugins.datasets._images import ImageFiles
 from anastyle_plugins.datasets._rows import Problems, Row, by_id, key_of, read_table
+from anastyle_plugins.datasets.ham10000 import DIAGNOSES
 
 IDS = ("image", "image_id", "image_name", "isic_id")
 NAMED = ("diagnosis", "diagnosis_3", "diagnosis_2", "diagnosis_1", "benign_malignant")  # the most exact first
 GROUPS = ("patient_id", "lesion_id")
 ONE_HOT = {
-    "MEL": "melanoma",
-    "NV": "melanocytic_nevus",
-    "BCC": "basal_cell_carcinoma",
+    **{code.upper(): label for code, label in DIAGNOSES.items()},
     "AK": "actinic_keratosis",
-    "AKIEC": "actinic_keratosis",
-    "BKL": "benign_keratosis",
-    "DF": "dermatofibroma",
-    "VASC": "vascular_lesion",
     "SCC": "squamous_cell_carcinoma",
     "UNK": "unknown",
 }

@@ -4,8 +4,6 @@ Masks are JPEGs of the image's name, taken at half of white. The bounding boxes 
 are not marked by the publisher and can lie on both sides of a split; near-duplicates are joined.
 """
 
-from pathlib import Path
-
 from anastyle import DATASETS
 from anastyle_plugins.datasets._images import ImageFiles
 from anastyle_plugins.datasets._rows import Problems, Row, key_of
@@ -23,11 +21,11 @@ class KvasirSeg(ImageFiles):
 
     def lacks(self) -> str:
         """Name what a source that is there does not hold, or nothing."""
-        return " and no ".join(f"folder '{name}'" for name in ("images", "masks") if self._folder(name) is None)
+        return " and no ".join(f"folder '{name}'" for name in ("images", "masks") if self.folder(name) is None)
 
     def rows(self, problems: Problems) -> list[Row]:
         """Return a row for every image."""
-        folders = [self._folder(name) for name in ("images", "masks")]
+        folders = [self.folder(name) for name in ("images", "masks")]
         images, masks = (self.pictures(problems, folder) for folder in folders)
         for stem in sorted(masks.keys() - images.keys()):
             problems.add("a mask without its image", self.name(masks[stem]))
@@ -38,8 +36,3 @@ class KvasirSeg(ImageFiles):
             Row(key_of(stem), path, [masks[stem]] if stem in masks else [], "polyp", "a colonoscopy image of a polyp")
             for stem, path in images.items()
         ]
-
-    def _folder(self, name: str) -> Path | None:
-        return next(
-            (path for path in (self.source / name, *sorted(self.source.glob(f"*/{name}"))) if path.is_dir()), None
-        )
