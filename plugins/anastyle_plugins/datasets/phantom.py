@@ -74,6 +74,8 @@ WIDE: dict[str, dict[str, tuple[str, ...]]] = {
 WIDE_SHARE = 0.2  # of the draws of a factor that has wide values
 
 RADIUS = {"small": 0.27, "medium": 0.40, "large": 0.55}  # of half the image's width
+TILT = np.pi / 8  # how far a lesion is turned at most, either way: no word of a caption says how it is turned
+BULGE = -np.pi / 5  # where an asymmetric lesion bulges, before it is turned: up and to the right
 PLACES = {
     "centre": (0.0, 0.0),
     "upper left": (-0.36, -0.36),
@@ -214,14 +216,14 @@ def lesion_outline(
     jitter = rng.uniform(-0.06, 0.06, 2)
     centre_x, centre_y = np.asarray(PLACES[factors["place"]]) + jitter
     radius = RADIUS[factors["size"]] * rng.uniform(0.92, 1.08)
-    turn = rng.uniform(0, 2 * np.pi)
+    turn = rng.uniform(-TILT, TILT)
     angle = np.arctan2(y - centre_y, x - centre_x) - turn  # (H, W)
     distance = np.hypot(x - centre_x, y - centre_y)
 
     circle = np.linspace(-np.pi, np.pi, 721)
     contour = shape_radius(factors["shape"], circle)
     if factors["symmetry"] == "asymmetric":  # a bulge on one side
-        towards = rng.uniform(-np.pi, np.pi)
+        towards = BULGE + rng.uniform(-TILT, TILT)
         offset = np.angle(np.exp(1j * (circle - towards)))
         contour = contour * (1 + 0.75 * np.exp(-((offset / 0.38) ** 2)))
     contour = contour / np.sqrt(np.mean(contour**2))  # the same area for every shape
