@@ -158,15 +158,11 @@ def caption(args: Args) -> int:
 
 
 def evaluate(args: Args) -> int:
-    """``anastyle evaluate REAL GENERATED [output=DIR]``."""
+    """``anastyle evaluate REAL GENERATED [features=NAME|[a,b]] [feature.path=...] [resize=...] [output=DIR]``."""
+    from anastyle.evaluation.choices import read_choices
     from anastyle.evaluation.folders import evaluate_folders
 
-    options = dict(word.partition("=")[::2] for word in args.words)
-    output = options.pop("output", "evaluation")
-    if options:
-        word = next(iter(options))
-        raise ConfigError(f"evaluate: '{word}': no such option.{did_you_mean(word, ['output'])}\n  options: output=DIR")
-    return evaluate_folders(Path(args.real), Path(args.generated), Path(output))
+    return evaluate_folders(Path(args.real), Path(args.generated), read_choices(args.words))
 
 
 def run(args: Args) -> int:
@@ -220,7 +216,9 @@ def build_parser() -> argparse.ArgumentParser:
     verb = add_verb(verbs, "evaluate", evaluate, "generated images against real ones, two folders")
     verb.add_argument("real", metavar="REAL")
     verb.add_argument("generated", metavar="GENERATED")
-    verb.add_argument("words", metavar="output=DIR", nargs="*", help="where to write (default: evaluation)")
+    words = "features=NAME or [a,b] (default: those that need no weights), feature.path= of their weights, resize="
+    words += "antialiased|legacy_tf, output= (default: evaluation), cache=, draws=, max_side=, floor=false"
+    verb.add_argument("words", metavar="option=value", nargs="*", help=words)
     verb = add_file(add_verb(verbs, "run", run, "an experiment; the same command again continues"))
     verb.add_argument("--check", action="store_true", help="only check the file")
     verb.add_argument("--dry-run", action="store_true", help="say what would be trained and what reused")

@@ -22,6 +22,10 @@ def test_real_images_of_the_asked_rows_reach_floor_and_ceiling(train, test, judg
     assert set(values) == {
         "fd_domain",
         "kid",
+        "precision",
+        "recall",
+        "density",
+        "coverage",
         "fd_highfreq",
         "label_accuracy",
         "factor/place",

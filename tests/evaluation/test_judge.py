@@ -5,8 +5,9 @@ import torch
 from fake_split import FakeSplit
 
 from anastyle import DataError, MissingError
-from anastyle.evaluation.classifier import Classifier, resized
+from anastyle.evaluation.classifier import Classifier
 from anastyle.evaluation.judge import Judge, answers_of, pixels, questions
+from anastyle.evaluation.resizing import resized
 
 
 def test_the_judge_tells_every_factor_of_images_it_has_not_seen(judge, test):

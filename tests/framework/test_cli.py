@@ -250,11 +250,13 @@ def test_prepare_refuses_too_few_and_too_many_places(places, fake, capsys):
     assert "prepare takes NAME [SOURCE] OUT" in capsys.readouterr().err
 
 
-def test_evaluate_hands_over_folders(fake, capsys):
+def test_evaluate_hands_over_folders_and_what_is_wished(fake, capsys):
     calls = fake("anastyle.evaluation.folders", "evaluate_folders", 0)
 
-    assert main(["evaluate", "real", "fake", "output=here"]) == 0
-    assert calls[0][0] == (Path("real"), Path("fake"), Path("here"))
+    assert main(["evaluate", "real", "fake", "output=here", "features=inception", "feature.path=w.safetensors"]) == 0
+    real, generated, wish = calls[0][0]
+    assert (real, generated, wish.choices.output) == (Path("real"), Path("fake"), Path("here"))
+    assert (wish.choices.features, wish.options) == (["inception"], {"inception": {"path": "w.safetensors"}})
     assert main(["evaluate", "real", "fake", "outptu=here"]) == 2
     assert "Did you mean 'output'?" in capsys.readouterr().err
 

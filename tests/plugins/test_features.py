@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from anastyle import FEATURES
+from anastyle import FEATURES, MissingError
 from anastyle.evaluation.classifier import Classifier
 
 
@@ -105,8 +105,30 @@ def test_domain_features_come_back_from_disk_and_repeat_with_their_seed(tmp_path
 
 
 def test_domain_features_before_training_say_what_to_do():
-    with pytest.raises(RuntimeError, match="call fit"):
+    with pytest.raises(MissingError, match=r"domain\.path="):
         domain()(image())
+
+
+def test_a_domain_network_that_is_named_is_read_and_stays_as_it_is(tmp_path):
+    first = domain(width=8, steps=2, batch_size=8)
+    first.fit(Blots(), seed=3)
+    first.save(tmp_path / "domain.safetensors")
+
+    named = domain(path=str(tmp_path / "domain.safetensors"))
+    named.fit(Blots(), seed=4)
+
+    assert named.fingerprint() == first.fingerprint()
+
+
+def test_colour_features_see_another_palette_and_not_finer_detail():
+    cls = FEATURES.get("colour")
+    network = cls(cls.Config())
+    start = network(image())
+    pale = image() * torch.tensor([1.0, 0.7, 0.7])[:, None, None]
+
+    assert start.shape == (2, 54)
+    assert (network(pale) - start).abs().mean() > 20 * (network(image().flip(3).flip(3)) - start).abs().mean()
+    assert (network(image().roll(1, dims=3)) - start).abs().mean() < 0.2 * (network(pale) - start).abs().mean()
 
 
 def test_the_domain_network_is_not_the_judges():

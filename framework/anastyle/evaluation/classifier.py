@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from anastyle.errors import DataError, MissingError
 from anastyle.evaluation.lesion import View, extent, placed, polar, sample, square, views
+from anastyle.evaluation.resizing import resized
 
 RADII, ANGLES = 24, 96  # of an unrolled lesion
 HARMONICS = 24  # of its 48 angles after the first convolution
@@ -200,13 +201,6 @@ class Classifier(nn.Module):
             digest.update(name.encode())
             digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()[:8]
-
-
-def resized(image: Tensor, side: int) -> Tensor:
-    """Return images (B, 3, side, side): antialiased bicubic, the one resize of every instrument."""
-    if image.shape[-2:] == (side, side):
-        return image
-    return F.interpolate(image, size=(side, side), mode="bicubic", antialias=True, align_corners=False).clamp(-1, 1)
 
 
 def convolution(inputs: int, outputs: int, size: int, stride: int) -> list[nn.Module]:

@@ -1,8 +1,7 @@
-"""Distances between two clouds of features: how far generated images are from real ones.
+"""Fréchet distance between two clouds of features, and the resampling that gives every distance its interval.
 
-Fréchet distance (Heusel et al. 2017) and kernel distance (Binkowski et al. 2018), in float64, on any features. A
-Fréchet distance between finite samples is above zero even when both come from one distribution: ``floor`` says by how
-much, and belongs beside every value.
+Heusel et al. 2017, in float64, on any features. A Fréchet distance between finite samples is above zero even when both
+come from one distribution; the distance of real images from other real ones, its floor, says by how much.
 """
 
 from collections.abc import Callable
@@ -12,86 +11,95 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Array = NDArray[np.float64]
-Statistic = Callable[[Array, Array], float]
+Index = NDArray[np.int64]
 
 
-class Kernel(NamedTuple):
-    """A kernel distance, averaged over subsets, and its spread between them."""
+class Draws(NamedTuple):
+    """Some of the points of two clouds, drawn several times."""
 
-    mean: float
-    std: float
+    a: Index  # (draws, k) rows of the first cloud
+    b: Index  # (draws, l) rows of the second
+
+
+Resampled = Callable[[Array, Array, Draws], Array]
+"""A distance between the drawn points of two clouds, (draws,): what all draws share is computed once."""
 
 
 def frechet(a: ArrayLike, b: ArrayLike) -> float:
     """Return the Fréchet distance of Gaussians fitted to features ``a`` (n, F) and ``b`` (m, F).
 
-    |mean_a - mean_b|^2 + tr(A + B - 2 (A^1/2 B A^1/2)^1/2). The square roots come from symmetric eigendecompositions,
-    which need no complex arithmetic and stay exact when a covariance is singular (n <= F).
+    |mean_a - mean_b|^2 + tr(A + B) - 2 tr (A^1/2 B A^1/2)^1/2. No square root of a product of matrices is taken: the
+    last trace is the sum of the singular values of the centred points' products, for which there are two ways (see
+    ``overlap``), both exact when a covariance is singular (n <= F).
 
     Raises:
         ValueError: the widths differ, a cloud has fewer than two points, or a feature is not finite.
     """
     a, b = clouds(a, b)
-    mean_a, root = a.mean(axis=0), square_root(np.cov(a, rowvar=False, ddof=1))
-    mean_b, other = b.mean(axis=0), np.atleast_2d(np.cov(b, rowvar=False, ddof=1))
-    cross = np.linalg.eigvalsh(symmetric(root @ other @ root))
-    spread = np.sum(root * root) + np.trace(other) - 2 * np.sqrt(np.clip(cross, 0, None)).sum()
-    return float(max(0.0, np.sum((mean_a - mean_b) ** 2) + spread))
+    return between(a, b, None)
 
 
-def kid(a: ArrayLike, b: ArrayLike, *, subsets: int = 50, subset_size: int | None = None, seed: int = 0) -> Kernel:
-    """Return the unbiased squared MMD with kernel (x.y / F + 1)^3, averaged over random subsets of both clouds.
+def frechets(a: Array, b: Array, draws: Draws) -> Array:
+    """Return the Fréchet distance between the drawn points, (draws,)."""
+    a, b = a - a.mean(axis=0), b - a.mean(axis=0)  # the same distance, with less to lose by rounding
+    products = a @ b.T if few(draws.a.shape[1], draws.b.shape[1], a.shape[1]) else None
+    return np.asarray(
+        [between(a[i], b[j], None if products is None else products[np.ix_(i, j)]) for i, j in zip(*draws, strict=True)]
+    )
 
-    ``subset_size`` defaults to half the smaller cloud, at most 1000. The value may be slightly negative.
 
-    Raises:
-        ValueError: as ``frechet``, or a subset larger than a cloud.
+def between(a: Array, b: Array, products: Array | None) -> float:
+    """Return the Fréchet distance of ``a`` (n, F) and ``b`` (m, F); ``products`` is a b^T (n, m), where it is known."""
+    mean_a, mean_b = a.mean(axis=0), b.mean(axis=0)
+    centred_a, centred_b = a - mean_a, b - mean_b
+    spread = np.sum(centred_a**2) / (len(a) - 1) + np.sum(centred_b**2) / (len(b) - 1)
+    distance = np.sum((mean_a - mean_b) ** 2) + spread - 2 * overlap(centred_a, centred_b, products)
+    return float(max(0.0, distance))
+
+
+def overlap(a: Array, b: Array, products: Array | None) -> float:
+    """Return tr (A^1/2 B A^1/2)^1/2 for the covariances of centred points ``a`` (n, F) and ``b`` (m, F).
+
+    It is the sum of the singular values of a b^T / sqrt((n - 1) (m - 1)), and of the roots of the eigenvalues of
+    A^1/2 B A^1/2: the first is the smaller matrix where there are few points, the second where there are many.
     """
-    a, b = clouds(a, b)
-    size = subset_size or min(1000, max(2, min(len(a), len(b)) // 2))
-    if not 2 <= size <= min(len(a), len(b)):
-        raise ValueError(f"kid: subset_size is {size}; it must be 2 to {min(len(a), len(b))}, the smaller cloud")
-    rng = np.random.default_rng(seed)
-    values = [mmd(subset(a, size, rng), subset(b, size, rng)) for _ in range(subsets)]
-    return Kernel(float(np.mean(values)), float(np.std(values)))
-
-
-def mmd(a: Array, b: Array) -> float:
-    """Return the unbiased squared maximum mean discrepancy of ``a`` (n, F) and ``b`` (m, F), cubic kernel."""
     n, m, width = len(a), len(b), a.shape[1]
-    linear = (x @ y.T / width + 1 for x, y in ((a, a), (b, b), (a, b)))
-    aa, bb, ab = (k * k * k for k in linear)  # much faster than k ** 3
-    within = (aa.sum() - np.trace(aa)) / (n * (n - 1)) + (bb.sum() - np.trace(bb)) / (m * (m - 1))
-    return float(within - 2 * ab.mean())
+    if few(n, m, width):
+        products = a @ b.T if products is None else centred(products)
+        short = products if n <= m else products.T
+        values = np.linalg.eigvalsh(short @ short.T)
+        return float(np.sqrt(np.clip(values, 0, None)).sum() / np.sqrt((n - 1) * (m - 1)))
+    root = square_root(a.T @ a / (n - 1))
+    return float(np.sqrt(np.clip(np.linalg.eigvalsh(symmetric(root @ (b.T @ b / (m - 1)) @ root)), 0, None)).sum())
 
 
-def floor(real: ArrayLike, n: int, *, distance: Statistic = frechet, splits: int = 8, seed: int = 0) -> float:
-    """Return the distance of real features (m, F) from themselves: ``n`` against others, disjoint, mean over splits.
-
-    ``n`` is cut to half of what there is.
-    """
-    real = np.asarray(real, np.float64)
-    count = min(n, len(real) // 2)
-    rng = np.random.default_rng(seed)
-    orders = [rng.permutation(len(real)) for _ in range(splits)]
-    return float(np.mean([distance(real[order[:count]], real[order[count : 2 * count]]) for order in orders]))
+def few(n: int, m: int, width: int) -> bool:
+    """Say whether there are so few points for their width that products of points are the smaller matrix."""
+    return min(n, m) < 2 * width
 
 
-def half_samples(distance: Statistic, a: ArrayLike, b: ArrayLike, *, draws: int = 200, seed: int = 0) -> Array:
+def centred(products: Array) -> Array:
+    """Return the products of centred points, of products (n, m) of points as they lie."""
+    rows, columns = products.mean(axis=1, keepdims=True), products.mean(axis=0, keepdims=True)
+    return products - rows - columns + products.mean()
+
+
+def half_samples(distance: Resampled, a: ArrayLike, b: ArrayLike, *, draws: int = 200, seed: int = 0) -> Array:
     """Return the distance between random halves of ``a`` (n, F) and ``b`` (m, F), ``draws`` times.
 
-    Halves are drawn without replacement. The usual bootstrap repeats points, which biases both distances upwards;
-    the spread over halves estimates the same sampling error (the delete-half jackknife) without repeats.
+    Halves are drawn without replacement. The usual bootstrap repeats points, which biases these distances upwards, and
+    makes a point its own neighbour; the spread over halves estimates the same sampling error (the delete-half
+    jackknife) without repeats.
     """
     a, b = clouds(a, b)
+    return distance(a, b, drawn(len(a), len(b), max(2, len(a) // 2), max(2, len(b) // 2), draws=draws, seed=seed))
+
+
+def drawn(n: int, m: int, k: int, l: int, *, draws: int, seed: int) -> Draws:  # noqa: E741
+    """Draw ``k`` of ``n`` and ``l`` of ``m`` points without replacement, ``draws`` times."""
     rng = np.random.default_rng(seed)
-    half_a, half_b = max(2, len(a) // 2), max(2, len(b) // 2)
-    return np.asarray([distance(subset(a, half_a, rng), subset(b, half_b, rng)) for _ in range(draws)])
-
-
-def subset(points: Array, count: int, rng: np.random.Generator) -> Array:
-    """Return some of the points, drawn without replacement."""
-    return points[rng.choice(len(points), count, replace=False)]
+    pairs = [(rng.choice(n, k, replace=False), rng.choice(m, l, replace=False)) for _ in range(draws)]
+    return Draws(np.stack([one for one, _ in pairs]), np.stack([other for _, other in pairs]))
 
 
 def interval(value: float, draws: Array, *, level: float = 0.95) -> tuple[float, float]:
@@ -113,13 +121,12 @@ def clouds(a: ArrayLike, b: ArrayLike) -> tuple[Array, Array]:
     return a, b
 
 
-def square_root(matrix: ArrayLike) -> Array:
+def square_root(matrix: Array) -> Array:
     """Return the symmetric square root of a positive semidefinite matrix (F, F)."""
-    values, vectors = np.linalg.eigh(symmetric(np.atleast_2d(matrix)))
+    values, vectors = np.linalg.eigh(symmetric(matrix))
     return (vectors * np.sqrt(np.clip(values, 0, None))) @ vectors.T
 
 
-def symmetric(matrix: ArrayLike) -> Array:
+def symmetric(matrix: Array) -> Array:
     """Remove the rounding that makes a symmetric matrix not quite so."""
-    matrix = np.asarray(matrix, np.float64)
     return (matrix + matrix.T) / 2

@@ -1,35 +1,33 @@
-"""``anastyle evaluate REAL GENERATED``: how far one folder of images is from another, without any weights.
+"""``anastyle evaluate REAL GENERATED``: how far one folder of images is from another.
 
-Two kinds of features, neither of them trained: the upper spectrum (``highfreq``), and colour by place. They see wrong
-colours, blur and grain; they do not see wrong anatomy. A study measures more (see ``evaluate``).
+Without any weights it looks at the upper spectrum (``highfreq``) and at colour by place (``colour``): they see wrong
+colours, blur and grain, not wrong anatomy. With ``features=inception`` and the like it measures on those networks. A
+study measures more (see ``evaluate``).
 """
 
-import json
 import sys
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from anastyle.data.images import SUFFIXES, ImageError, open_image, pixels_of, resize
+from anastyle.devices import device
 from anastyle.errors import DataError, listing
-from anastyle.evaluation.evaluate import FEWEST, Reference, Settings, Value, distance_values
+from anastyle.evaluation.choices import SHIPPED, Wish
+from anastyle.evaluation.folder_report import Comparison, Side, as_text, write
+from anastyle.evaluation.measures import distance_values
+from anastyle.evaluation.neighbours import FEWEST as FEWEST_NEIGHBOURS
+from anastyle.evaluation.reference import FEWEST, Reference, Settings
+from anastyle.files import sha256_of
 from anastyle.interfaces import Feature
-from anastyle.registry import FEATURES
 
 SIDECARS = frozenset({".csv", ".json", ".jsonl", ".txt", ".yaml", ".yml", ".md"})  # may lie beside images
-LARGEST = 256  # pixels a side; larger images are brought down to it
-OPPONENT = ((1 / 3, 1 / 3, 1 / 3), (0.5, -0.5, 0.0), (0.25, 0.25, -0.5))  # lightness, red-green, yellow-blue
-TITLES = {
-    "fd_highfreq": "Fréchet, upper spectrum",
-    "fd_colour": "Fréchet, colour by place",
-    "kid": "kernel, colour by place",
-}
+SMALLEST = 16  # pixels a side; a smaller image has no spectrum
+ENOUGH = 128  # images a side, from which on a Fréchet distance on few features can be read alone
 
 
 class Folder(NamedTuple):
@@ -40,68 +38,38 @@ class Folder(NamedTuple):
     sizes: Counter[tuple[int, int]]  # (width, height) -> images
 
 
-class Colour(Feature):
-    """Mean and log spread of three opponent colours in each cell of a grid, (B, 6 * cells^2)."""
-
-    @dataclass
-    class Config(Feature.Config):
-        """How fine the grid is."""
-
-        cells: int = 3
-
-    def __init__(self, config: Config, *, classes: int = 0) -> None:
-        super().__init__(config)
-        self.register_buffer("opponent", torch.tensor(OPPONENT), persistent=False)
-
-    def forward(self, image: Tensor) -> Tensor:
-        colour = torch.einsum("oc,bchw->bohw", self.opponent, image.float())
-        mean = F.adaptive_avg_pool2d(colour, self.config.cells)
-        square = F.adaptive_avg_pool2d(colour**2, self.config.cells)
-        spread = (square - mean**2).clamp(min=1e-6).log() / 8  # of the order of the means
-        return torch.cat([mean.flatten(1), spread.flatten(1)], dim=1)
-
-    def fingerprint(self) -> str:
-        return f"colour-1-{self.config.cells}x{self.config.cells}"
-
-
-def evaluate_folders(real: Path, generated: Path, output: Path | None = None) -> int:
-    """Print, and write to ``output``/evaluation.json, the distances between two folders of images. Returns 0.
+def evaluate_folders(real: Path, generated: Path, wish: Wish) -> int:
+    """Print, and write to the output folder, the distances between two folders of images. Returns 0.
 
     Folders are read with everything below them. Images of several sizes are brought to one, and a note says so.
 
     Raises:
-        DataError: a folder is missing, holds fewer than ten images, or holds files that are no images.
+        DataError: a folder is missing, holds fewer than ten images or files that are no images, or one picture alone.
+        ConfigError, MissingError: features that do not exist, or whose weights are not here.
     """
+    networks = {name: network.to(device()) for name, network in wish.networks().items()}
     folders = [read_folder(Path(real)), read_folder(Path(generated))]
-    side, notes = common_side(folders)
+    side, notes = common_side(folders, wish.choices.max_side)
     true, fake = (load(folder, side) for folder in folders)
-    values = compare(true, fake, side)
-    notes += [note for note in [small(len(fake), len(true))] if note]
-    say(table(folders, values, notes))
-    if output is not None:
-        output = Path(output)
-        output.mkdir(parents=True, exist_ok=True)
-        file = output / "evaluation.json"
-        text = json.dumps(as_json(folders, values, notes), indent=2, ensure_ascii=False)
-        file.write_text(text + "\n", encoding="utf-8")
-        say(f"\n{file}: written, with the protocol of every number")
+    chosen = split(true, len(fake), side, wish)
+    settings = Settings(draws=wish.choices.draws)
+    values = distance_values(fake, chosen, networks, settings)
+    notes += [note for note in (*folder_notes(folders, chosen), *network_notes(networks, chosen, len(fake))) if note]
+    found = Comparison(*(Side(folder.path, len(folder.files)) for folder in folders), list(networks), values, notes)
+    sys.stdout.write(as_text(found) + "\n")
+    for file in write(found, wish.choices.output):
+        sys.stdout.write(f"{file}: written\n")
     return 0
 
 
-def say(text: str) -> None:
-    """Print to standard output: this is what the command was asked for."""
-    sys.stdout.write(text + "\n")
-
-
-def compare(real: Tensor, generated: Tensor, side: int) -> dict[str, Value]:
-    """Return the distances of uint8 images (n, 3, side, side) from real ones (m, 3, side, side)."""
-    kept = min(len(generated), len(real) // 2)
+def split(real: Tensor, generated: int, side: int, wish: Wish) -> Reference:
+    """Return real images uint8 (m, 3, side, side) in two parts: as many for the floor as there are generated ones."""
+    kept = min(generated, len(real) // 2) if wish.choices.floor else 0
     order = torch.from_numpy(np.random.default_rng(0).permutation(len(real)))
-    words = f"{len(real) - kept} images of the real folder; floor: {kept} others of it against the same"
-    chosen = Reference(real[order[kept:]], real[order[:kept]], side, words)
-    highfreq = FEATURES.get("highfreq")
-    networks = {"highfreq": highfreq(highfreq.Config()), "colour": Colour(Colour.Config())}
-    return distance_values(generated, chosen, networks, Settings(), kernel="colour")
+    floor = f"floor: {kept} others of it against the same" if kept else "no floor"
+    words = f"{len(real) - kept} images of the real folder; {floor}"
+    cache = wish.choices.cache or wish.choices.output / "cache"
+    return Reference(real[order[kept:]], real[order[:kept]], side, words, cache)
 
 
 def read_folder(path: Path) -> Folder:
@@ -131,10 +99,13 @@ def hidden(file: Path, root: Path) -> bool:
     return any(part.startswith(".") for part in file.relative_to(root).parts)
 
 
-def common_side(folders: list[Folder]) -> tuple[int, list[str]]:
+def common_side(folders: list[Folder], largest: int) -> tuple[int, list[str]]:
     """Return the side that all images are brought to, and a note when that changes any of them."""
     sizes = sum((folder.sizes for folder in folders), Counter())
-    side = min(LARGEST, *(min(size) for size in sizes))
+    side = min(largest, *(min(size) for size in sizes))
+    if side < SMALLEST:
+        small = next(folder.path for folder in folders if side in map(min, folder.sizes))
+        raise DataError(f"{small}: holds images of {side} pixels a side; {SMALLEST} is the least that can be measured.")
     if set(sizes) == {(side, side)}:
         return side, []
     seen = ", ".join(f"{width} x {height}" for width, height in sorted(sizes)[:3]) + (" ..." if len(sizes) > 3 else "")
@@ -145,33 +116,68 @@ def common_side(folders: list[Folder]) -> tuple[int, list[str]]:
 
 
 def load(folder: Folder, side: int) -> Tensor:
-    """Return a folder's images, uint8 (n, 3, side, side)."""
+    """Return a folder's images, uint8 (n, 3, side, side).
+
+    Raises:
+        DataError: they are all the same.
+    """
     images = (open_image(file).image for file in folder.files)
-    return torch.stack([pixels_of(image if image.size == (side, side) else resize(image, side)) for image in images])
+    found = torch.stack([pixels_of(image if image.size == (side, side) else resize(image, side)) for image in images])
+    if bool((found == found[0]).all()):
+        raise DataError(
+            f"{folder.path}: its {len(found)} images are all the same picture. A distance between two sets of images "
+            "is not defined where nothing differs."
+        )
+    return found
 
 
-def small(generated: int, real: int) -> str:
-    """Return a warning when there are too few images for a Fréchet distance to be read without its floor."""
-    count = min(generated, real // 2)
-    if count >= 128:
+def folder_notes(folders: list[Folder], real: Reference) -> list[str]:
+    """Return what a reader must know of the images: copies in both folders, too few of them."""
+    count, generated = len(real.held), len(folders[1].files)
+    notes = [shared(folders)]
+    if min(generated, len(real.against)) < ENOUGH:
+        notes.append(
+            f"only {min(generated, len(real.against))} images a side: read the Fréchet distances against their floor, "
+            "never alone"
+        )
+    if 0 < count < generated:
+        notes.append(
+            f"the floor is of {count} images, the values of {generated}: a Fréchet distance falls with more images, "
+            "and may come to lie below its floor"
+        )
+    if min(generated, len(real.against)) < FEWEST_NEIGHBOURS:
+        notes.append(f"precision, recall, density and coverage are not defined below {FEWEST_NEIGHBOURS} images a side")
+    return notes
+
+
+def shared(folders: list[Folder]) -> str:
+    """Say how many of the generated files lie in the real folder too, byte for byte."""
+    sizes = {file.stat().st_size for file in folders[0].files}
+    suspects = [file for file in folders[1].files if file.stat().st_size in sizes]
+    known = {sha256_of(file) for file in folders[0].files} if suspects else set()
+    count = sum(sha256_of(file) in known for file in suspects)
+    if not count:
         return ""
-    return f"only {count} images a side: read the Fréchet distances against their floor, never alone"
+    return (
+        f"{count} of the {len(folders[1].files)} generated files are byte-for-byte in both folders: "
+        "these numbers say how well they were copied, not how well images are generated"
+    )
 
 
-def table(folders: list[Folder], values: dict[str, Value], notes: list[str]) -> str:
-    """Return what the command prints."""
-    real, generated = folders
-    lines = [f"{len(generated.files)} images of {generated.path} against {len(real.files)} of {real.path}", ""]
-    lines.append(f"  {'distance (lower is better)':<28}{'value':>10}{'95 % interval':>24}{'floor':>10}")
-    for key, value in values.items():
-        span = "—" if value.low is None else f"{value.low:.4f} to {value.high:.4f}"
-        lines.append(f"  {TITLES[key]:<28}{value.value:>10.4f}{span:>24}{value.floor:>10.4f}")
-    lines += ["", "  floor: real images against other real images"]
-    return "\n".join([*lines, *(f"  note: {note}" for note in notes)])
-
-
-def as_json(folders: list[Folder], values: dict[str, Value], notes: list[str]) -> dict[str, object]:
-    """Return what the command writes."""
-    real, generated = ({"folder": str(folder.path), "images": len(folder.files)} for folder in folders)
-    numbers = {key: value.to_json() for key, value in values.items()}
-    return {"real": real, "generated": generated, "notes": notes, "values": numbers}
+def network_notes(networks: dict[str, Feature], real: Reference, generated: int) -> list[str]:
+    """Return what a reader must know of the features: none was asked for, or more numbers than images."""
+    notes = []
+    if list(networks) == SHIPPED:
+        notes.append(
+            "no pretrained network was named; highfreq and colour see blur, grain and wrong colours, not wrong "
+            "anatomy. With weights at hand: features=inception feature.path=..."
+        )
+    count = min(generated, len(real.against))
+    for name, network in networks.items():
+        width = real.features(network).against.shape[1]
+        if count <= width:
+            notes.append(
+                f"{name} gives {width} numbers an image, and there are {count} images a side: their covariance is "
+                "singular, and a Fréchet distance on them tells little beside its floor"
+            )
+    return notes

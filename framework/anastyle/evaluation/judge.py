@@ -15,7 +15,8 @@ from torch import Tensor
 
 from anastyle.data.images import unsigned
 from anastyle.errors import DataError
-from anastyle.evaluation.classifier import Classifier, resized
+from anastyle.evaluation.classifier import Classifier
+from anastyle.evaluation.resizing import resized
 
 LABEL = "label"
 CHUNK = 256  # images looked at together

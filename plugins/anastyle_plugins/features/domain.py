@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from anastyle import FEATURES, Feature
+from anastyle import FEATURES, Feature, MissingError
 from anastyle.evaluation.classifier import Classifier
 from anastyle.evaluation.judge import Examples, answers_of, pixels, questions
 
@@ -33,15 +33,19 @@ class Domain(Feature):
         lr: float = 5e-3
         max_side: int = 128
         """Larger images are resized to this, antialiased."""
+        path: str = ""
+        """A network that a study trained, its domain.safetensors; then nothing is trained."""
 
     def __init__(self, config: Config, *, classes: int = 0) -> None:
         super().__init__(config)
         self.classes = classes
-        self.model: Classifier | None = None
+        self.model = Classifier.load(Path(config.path)) if config.path else None
 
     def fit(self, split: Examples, *, seed: int = 0, device: str | torch.device = "cpu") -> None:
         """Train on the training split: its label, its factors, or coarse facts of its masks where there are neither."""
         config = self.config
+        if config.path:
+            return
         side = min(config.max_side, split.image(0).shape[-1])
         images, masks = pixels(split, side)
         targets, heads = answers_of(split), questions(split)
@@ -67,7 +71,10 @@ class Domain(Feature):
     def trained(self) -> Classifier:
         """Return the network, or say that there is none yet."""
         if self.model is None:
-            raise RuntimeError("domain features: call fit(training split) or load(path) first")
+            raise MissingError(
+                "domain: this network is not trained. A study trains one on its own training images; name the file:\n"
+                "  domain.path=STUDY/store/instruments/.../domain.safetensors. From Python, call fit or load first."
+            )
         return self.model
 
     def fingerprint(self) -> str:
