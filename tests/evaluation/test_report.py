@@ -9,7 +9,6 @@ import torch
 from PIL import Image
 
 from anastyle.evaluation.charts import curve_plot, decades, merged, thinned, ticks
-from anastyle.evaluation.evaluate import Value
 from anastyle.evaluation.pictures import embedded
 from anastyle.evaluation.report import (
     Cloud,
@@ -23,6 +22,7 @@ from anastyle.evaluation.report import (
     tsne,
     write_report,
 )
+from anastyle.evaluation.values import Value
 
 VOID = {"meta", "img"}
 

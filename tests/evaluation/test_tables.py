@@ -4,8 +4,8 @@ import csv
 
 import pytest
 
-from anastyle.evaluation.evaluate import Value
 from anastyle.evaluation.tables import Row, all_tables, escape, factor_table, main_table, write_tables
+from anastyle.evaluation.values import Value
 
 
 def distance(value: float, protocol: str = "Fréchet; n=512") -> Value:

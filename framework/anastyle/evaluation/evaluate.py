@@ -11,16 +11,11 @@ from torch import Tensor
 
 from anastyle.errors import DataError
 from anastyle.evaluation.distances import Array
-from anastyle.evaluation.features import features_of
 from anastyle.evaluation.judge import LABEL, Examples, Judge, answers_of, pixels
 from anastyle.evaluation.measures import distance_values
 from anastyle.evaluation.reference import FEWEST, Reference, Settings, reference
 from anastyle.evaluation.values import Value
 from anastyle.interfaces import Feature
-
-__all__ = [
-    "FACTOR", "FEWEST", "MEAN", "Reference", "Settings", "Value", "evaluate_images", "features_of", "reference",
-]  # fmt: skip
 
 FACTOR = "factor/"
 MEAN = "factor_mean"

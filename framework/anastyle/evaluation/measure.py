@@ -17,8 +17,10 @@ from anastyle.data.cache import cached
 from anastyle.data.images import unsigned
 from anastyle.data.loader import in_order
 from anastyle.evaluation.control.measured import control_values
-from anastyle.evaluation.evaluate import Reference, Settings, Value, evaluate_images, reference
+from anastyle.evaluation.evaluate import evaluate_images
 from anastyle.evaluation.judge import Judge, questions
+from anastyle.evaluation.reference import Reference, Settings, reference
+from anastyle.evaluation.values import Value
 from anastyle.interfaces import Feature
 from anastyle.parts import Parts
 from anastyle.plan import Node
@@ -105,7 +107,7 @@ def instruments(
                 Judge.train(train, SEED, settings.judge_steps, device=device).save(fresh / "judge.safetensors")
     domain.load(folder / "domain.safetensors")
     judge = Judge.load(folder / "judge.safetensors") if asked else None
-    real = reference(train, test, count, Settings(draws=settings.bootstrap))
+    real = reference(train, test, count, Settings(draws=settings.bootstrap), cache=output / "cache")
     _built[f"{key}-{count}"] = Instruments({"domain": domain, "highfreq": highfreq}, judge, real)
     return _built[f"{key}-{count}"]
 

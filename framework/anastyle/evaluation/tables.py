@@ -17,7 +17,8 @@ import numpy as np
 from anastyle.evaluation.control.change import CHANGE, OTHER
 from anastyle.evaluation.control.codes import DCI, PROBE, RETRIEVAL
 from anastyle.evaluation.control.leakage import SWAP
-from anastyle.evaluation.evaluate import FACTOR, MEAN, Value
+from anastyle.evaluation.evaluate import FACTOR, MEAN
+from anastyle.evaluation.values import Value
 
 DASH = "—"
 FLOOR, CHANCE = "floor: real vs real, or chance", "floor: chance"
@@ -106,6 +107,10 @@ KNOWN = {
     "fd_domain": Column("fd_domain", "FD domain", True),
     "kid": Column("kid", "KID × 10³", True, 1000.0, 1),
     "fd_highfreq": Column("fd_highfreq", "FD high-freq.", True),
+    "precision": Column("precision", "Precision, %", False, 100.0, 1),
+    "recall": Column("recall", "Recall, %", False, 100.0, 1),
+    "density": Column("density", "Density", False),
+    "coverage": Column("coverage", "Coverage, %", False, 100.0, 1),
     "label_accuracy": Column("label_accuracy", "Label, %", False, 100.0, 1),
     MEAN: Column(MEAN, "Factors, %", False, 100.0, 1),
 }
@@ -159,10 +164,9 @@ def build(rows: list[Row], keys: list[str], *, floor: str = FLOOR) -> Table:
     table = Table([column(key) for key in keys])
     variants = list(dict.fromkeys(row.variant for row in rows))
     found = {(variant, key): values_of(rows, variant, key) for variant in variants for key in keys}
-    for key in keys:
-        first = next((found[variant, key][0] for variant in variants if found[variant, key]), None)
-        table.protocols[key] = first.protocol if first else ""
-    cells = {at: cell_of(values, table.protocols[at[1]]) for at, values in found.items()}
+    firsts = {key: next((found[variant, key][0] for variant in variants if found[variant, key]), None) for key in keys}
+    table.protocols = {key: first.protocol if first else "" for key, first in firsts.items()}
+    cells = {at: cell_of(values, firsts[at[1]]) for at, values in found.items()}
     for shown in table.columns:
         rank(cells, variants, shown)
     table.lines = [Line(variant, [cells[variant, key] for key in keys]) for variant in variants]
@@ -176,9 +180,9 @@ def values_of(rows: list[Row], variant: str, key: str) -> list[Value]:
     return [value for value in values if np.isfinite(value.value)]
 
 
-def cell_of(values: list[Value], protocol: str) -> Cell:
-    """Return the mean over seeds, and their spread or the one seed's interval."""
-    if not values:
+def cell_of(values: list[Value], first: Value | None) -> Cell:
+    """Return the mean over seeds, with its spread or an interval; ``first`` is the first value of the column."""
+    if not values or first is None:
         return Cell()
     numbers = [value.value for value in values]
     several = len(numbers) > 1
@@ -189,8 +193,13 @@ def cell_of(values: list[Value], protocol: str) -> Cell:
         high=None if several else values[0].high,
         seeds=len(numbers),
         n=values[0].n,
-        differs=any(value.protocol != protocol for value in values),
+        differs=any(not alike(value, first) for value in values),
     )
+
+
+def alike(one: Value, other: Value) -> bool:
+    """Say whether two numbers were measured alike: by their cards, or where one has none by their protocols."""
+    return one.hash == other.hash if one.hash and other.hash else one.protocol == other.protocol
 
 
 def rank(cells: dict[tuple[str, str], Cell], variants: list[str], shown: Column) -> None:

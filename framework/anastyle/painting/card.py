@@ -3,8 +3,8 @@
 import json
 from typing import Any
 
-from anastyle.evaluation.evaluate import Value
 from anastyle.evaluation.measure import values_of
+from anastyle.evaluation.values import Value
 from anastyle.painting.finished import FinishedRun
 from anastyle.painting.origin import read_origin
 from anastyle.painting.painted import versions

@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from anastyle.evaluation.evaluate import Settings, Value
+from anastyle.evaluation.reference import Settings
+from anastyle.evaluation.values import Value
 
 CHANGE = "change/"
 OWN = {"anatomy": ("outline",), "style": ("colour", "texture")}  # what a text should change

@@ -9,7 +9,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from anastyle.evaluation.evaluate import Settings, Value, share
+from anastyle.evaluation.evaluate import share
+from anastyle.evaluation.reference import Settings
+from anastyle.evaluation.values import Value
 
 PROBE, DCI, RETRIEVAL = "probe/", "dci/", "retrieval/"
 KINDS = ("anatomy", "style")

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from anastyle.evaluation.evaluate import Settings, Value
+from anastyle.evaluation.reference import Settings
+from anastyle.evaluation.values import Value
 
 SWAP = "swap/"
 KINDS = ("anatomy", "style")

@@ -9,8 +9,9 @@ from anastyle.checkpoint import load_tensors
 from anastyle.data.split import PreparedSet, Split
 from anastyle.evaluation.control.codes import FEWEST, Codes, dci, probes, retrieval
 from anastyle.evaluation.control.leakage import Asked, leakage
-from anastyle.evaluation.evaluate import Settings, Value
 from anastyle.evaluation.judge import Judge
+from anastyle.evaluation.reference import Settings
+from anastyle.evaluation.values import Value
 
 SWAPS, CODES = "swaps.safetensors", "codes.safetensors"
 
