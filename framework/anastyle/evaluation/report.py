@@ -169,18 +169,18 @@ def control(report: StudyReport) -> str:
         "stays, and a classifier says what changed. Below: what linear probes read off each code, how far single "
         "numbers stand for single factors, and how often a caption finds its own image."
     )
-    return section(
-        "Control and disentanglement", "".join(as_html(table) for table in control_tables(report.rows)), lead
-    )
+    return section("Control and disentanglement", titled(control_tables(report.rows)), lead)
+
+
+def titled(tables: Sequence[Table]) -> str:
+    """Return tables under their titles."""
+    return "".join(f"<h3>{escape(table.title)}</h3>{as_html(table)}" for table in tables)
 
 
 def reported(report: StudyReport) -> str:
     """Return what the paper reports for the same rows."""
     tables = beside(list(dict.fromkeys(row.variant for row in report.rows))) if report.rows else []
-    body = "".join(
-        f"<h3>{escape(table.title)}</h3>{as_html(table)}<p>{escape(notes(table)[0])}</p>" for table in tables
-    )
-    return section("What the paper reports", body)
+    return section("What the paper reports", titled(tables), "; ".join(notes(table)[0] for table in tables))
 
 
 def barred(table: Table, at: int, cell: Cell, marks: Sequence[float | None]) -> str:

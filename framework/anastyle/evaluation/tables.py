@@ -24,7 +24,13 @@ DASH = "—"
 FLOOR, CHANCE = "floor: real vs real, or chance", "floor: chance"
 DECODED, CEILING = "ceiling: real, after the autoencoder", "ceiling: real"
 SAME_WORDS = "floor: other noise, same words"
-CONTROL = {SWAP: SAME_WORDS, CHANGE: SAME_WORDS, PROBE: CHANCE, DCI: CHANCE, RETRIEVAL: CHANCE}
+CONTROL = {  # prefix of a group's keys -> what its table is called, and what its floor is
+    SWAP: ("One text exchanged: which answers change, %", SAME_WORDS),
+    CHANGE: ("One text exchanged: what changes in the image", SAME_WORDS),
+    PROBE: ("Linear probes of the codes, %", CHANCE),
+    DCI: ("Disentanglement, completeness, informativeness of the codes, %", CHANCE),
+    RETRIEVAL: ("Retrieval of an image by its caption, %", CHANCE),
+}
 JOINED = {  # how the keys of a group read
     "swap": "{} text moves {}",
     "change": "{} text changes {}",
@@ -145,13 +151,15 @@ def factor_table(rows: list[Row]) -> Table:
 
 def control_tables(rows: list[Row]) -> list[Table]:
     """Return the leakage matrix, what the codes hold, and retrieval; those that any row has."""
-    tables = [group_table(rows, prefix, floor) for prefix, floor in CONTROL.items()]
+    tables = [group_table(rows, prefix, floor, title) for prefix, (title, floor) in CONTROL.items()]
     return [table for table in tables if table.columns]
 
 
-def group_table(rows: list[Row], prefix: str, floor: str = CHANCE) -> Table:
+def group_table(rows: list[Row], prefix: str, floor: str = CHANCE, title: str = "") -> Table:
     """Return the table of the metrics whose keys begin alike."""
-    return build(rows, [key for key in metrics(rows) if key.startswith(prefix)], floor=floor)
+    table = build(rows, [key for key in metrics(rows) if key.startswith(prefix)], floor=floor)
+    table.title = title
+    return table
 
 
 def metrics(rows: list[Row]) -> list[str]:
@@ -203,13 +211,13 @@ def alike(one: Value, other: Value) -> bool:
 
 
 def rank(cells: dict[tuple[str, str], Cell], variants: list[str], shown: Column) -> None:
-    """Mark the best of a column and, among three or more, the second; equal numbers share their mark."""
+    """Mark the best of a column and, among three or more, the second; equal numbers share a mark, if not all are."""
     numbers = {name: cells[name, shown.key].mean for name in variants if not cells[name, shown.key].differs}
     known = {name: number for name, number in numbers.items() if number is not None}
     measured = {name: round(number * shown.scale, shown.digits) for name, number in known.items()}
-    if len(measured) < 2:
-        return
     order = sorted(set(measured.values()), reverse=not shown.lower_is_better)
+    if len(order) < 2:  # nothing is better than anything
+        return
     for name, number in measured.items():
         place = order.index(number) + 1
         if place == 1 or (place == 2 and len(measured) > 2):
