@@ -58,9 +58,14 @@ class EvaluateSettings:
     bootstrap: int = 200
     """Resamples behind an interval."""
     batch_size: int = 256
+    utility: int = 0
+    """Networks of each arm of the downstream comparison, real images with and without synthetic ones; three or more for
+    an interval between trainings, 0 for no comparison."""
+    utility_steps: int = 400
+    """Training steps of each."""
 
     def __post_init__(self) -> None:
-        refuse_below(self, judge_steps=1, domain_steps=1, bootstrap=0, batch_size=1)
+        refuse_below(self, judge_steps=1, domain_steps=1, bootstrap=0, batch_size=1, utility=0, utility_steps=1)
 
 
 def refuse_below(settings: Any, **least: float) -> None:

@@ -20,6 +20,7 @@ from anastyle.evaluation.control.measured import control_values
 from anastyle.evaluation.evaluate import evaluate_images
 from anastyle.evaluation.judge import Judge, questions
 from anastyle.evaluation.reference import Reference, Settings, reference
+from anastyle.evaluation.utility.measured import utility_values
 from anastyle.evaluation.values import Value
 from anastyle.interfaces import Feature
 from anastyle.parts import Parts
@@ -63,6 +64,11 @@ def measure(
     )  # fmt: skip
     aligned = plan["align"].folder if "align" in plan else None
     values |= control_values(painted.folder, aligned, test, parts.data, tools.judge, Settings(draws=settings.bootstrap))
+    if settings.utility:
+        values |= utility_values(
+            images, rows, train, test, parts.data.classes, networks=settings.utility, steps=settings.utility_steps,
+            cache=output / "cache", device=device,
+        )  # fmt: skip
     metrics = {f"eval/{name}": value.value for name, value in values.items()}
     grid = sheet(images[: painted.settings["grid"]])
     with write_folder(node.folder) as folder:

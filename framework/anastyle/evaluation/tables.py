@@ -157,9 +157,7 @@ def control_tables(rows: list[Row]) -> list[Table]:
 
 def group_table(rows: list[Row], prefix: str, floor: str = CHANCE, title: str = "") -> Table:
     """Return the table of the metrics whose keys begin alike."""
-    table = build(rows, [key for key in metrics(rows) if key.startswith(prefix)], floor=floor)
-    table.title = title
-    return table
+    return build(rows, [key for key in metrics(rows) if key.startswith(prefix)], floor=floor, title=title)
 
 
 def metrics(rows: list[Row]) -> list[str]:
@@ -167,9 +165,16 @@ def metrics(rows: list[Row]) -> list[str]:
     return list(dict.fromkeys(key for row in rows for key in row.values))
 
 
-def build(rows: list[Row], keys: list[str], *, floor: str = FLOOR) -> Table:
-    """Return the table of these metrics, variants in order of appearance."""
-    table = Table([column(key) for key in keys])
+def build(
+    rows: list[Row],
+    keys: list[str],
+    *,
+    floor: str = FLOOR,
+    title: str = "",
+    column: Callable[[str], Column] = column,
+) -> Table:
+    """Return the table of these metrics, variants in order of appearance; ``column`` says how a metric is shown."""
+    table = Table([column(key) for key in keys], title=title)
     variants = list(dict.fromkeys(row.variant for row in rows))
     found = {(variant, key): values_of(rows, variant, key) for variant in variants for key in keys}
     firsts = {key: next((found[variant, key][0] for variant in variants if found[variant, key]), None) for key in keys}

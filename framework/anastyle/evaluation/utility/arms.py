@@ -10,8 +10,8 @@ from torch import Tensor
 
 from anastyle.data.images import unsigned
 from anastyle.errors import DataError
-from anastyle.evaluation.classifier import resized
 from anastyle.evaluation.judge import Examples, pixels, shown
+from anastyle.evaluation.resizing import resized
 from anastyle.streams import seed_for
 
 MAJORITY, REAL, SYNTHETIC = "majority", "real", "synthetic"

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from anastyle.evaluation.distances import Array
-from anastyle.evaluation.evaluate import Value
+from anastyle.evaluation.values import Value
 from anastyle.evaluation.tables import Row
 from anastyle.evaluation.utility.arms import MAJORITY, Arm
 from anastyle.evaluation.utility.intervals import Estimate, estimate
