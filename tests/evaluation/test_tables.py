@@ -4,7 +4,8 @@ import csv
 
 import pytest
 
-from anastyle.evaluation.tables import Row, all_tables, escape, factor_table, main_table, write_tables
+from anastyle.evaluation.overview import all_tables
+from anastyle.evaluation.tables import Row, escape, factor_table, main_table, write_tables
 from anastyle.evaluation.values import Value
 
 

@@ -9,14 +9,16 @@ import torch
 from fake_split import FakeSplit
 
 from anastyle import ConfigError, DataError
-from anastyle.evaluation.tables import build, markdown
+from anastyle.evaluation.tables import Row, build, markdown
 from anastyle.evaluation.utility import trainings
 from anastyle.evaluation.utility.arms import Pool, Synthetic, arms, duplicates, gather, training_set
 from anastyle.evaluation.utility.classify import classify
+from anastyle.evaluation.utility.measured import utility_tables
 from anastyle.evaluation.utility.networks import ConvNet, Recipe, UNet, batches
 from anastyle.evaluation.utility.results import Utility
 from anastyle.evaluation.utility.segment import segment
 from anastyle.evaluation.utility.trainings import UtilitySettings
+from anastyle.evaluation.values import Value
 
 CLASSES = ["a", "b", "c"]
 QUICK = UtilitySettings(Recipe(steps=80, batch_size=16, width=8, ema=0.9), draws=60)
@@ -248,3 +250,25 @@ def test_without_masks_there_is_nothing_to_segment(train, test):
     assert segment(painted._replace(masks=torch.zeros(12, 1, 16, 16)), train, test).reason == (
         "some real images have no mask"
     )
+
+
+def test_arms_become_tables_with_those_on_real_images_once():
+    def value(number):
+        return Value(number, low=number - 0.1, high=number + 0.1, n=50, protocol="as measured")
+
+    def values(gained):
+        return {
+            "utility/real/weighted_f1": value(0.6),
+            "utility/real_synthetic/weighted_f1": value(0.7),
+            "utility/real_synthetic/weighted_f1_gain": value(gained),
+            "utility/real_synthetic/recall/nv": value(0.9),
+        }
+
+    scores, recalls = utility_tables([Row("full", 1, values(0.1)), Row("concat", 1, values(0.0))])
+
+    assert [line.name for line in scores.lines] == ["real", "full: real + synthetic", "concat: real + synthetic"]
+    assert [column.title for column in scores.columns] == ["F1 weighted", "F1 weighted gained"]
+    assert [cell.mean for cell in scores.lines[1].cells] == [0.7, 0.1]
+    assert scores.lines[0].cells[1].mean is None
+    assert [column.title for column in recalls.columns] == ["nv"]
+    assert utility_tables([Row("full", 1, {})]) == []

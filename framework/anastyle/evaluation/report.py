@@ -10,9 +10,11 @@ from importlib import resources
 from pathlib import Path
 
 from anastyle.evaluation.charts import COLOURS, Cloud, Curve, Scatter, curve_plot, mark, merged, scatter_plot, tsne
+from anastyle.evaluation.overview import all_tables
 from anastyle.evaluation.pictures import Grid, Picture, Strip, grid_html
 from anastyle.evaluation.published import beside
 from anastyle.evaluation.tables import DASH, Cell, Row, Table, control_tables, factor_table, main_table, notes
+from anastyle.evaluation.utility.measured import utility_tables
 
 __all__ = ["Cloud", "Curve", "Grid", "Picture", "Row", "Scatter", "Strip", "StudyReport", "tsne", "write_report"]
 
@@ -46,6 +48,7 @@ def page(report: StudyReport) -> str:
         results(report),
         factors(report),
         control(report),
+        useful(report),
         reported(report),
         *(pictures(report.grids)),
         curves(report),
@@ -177,6 +180,15 @@ def titled(tables: Sequence[Table]) -> str:
     return "".join(f"<h3>{escape(table.title)}</h3>{as_html(table)}" for table in tables)
 
 
+def useful(report: StudyReport) -> str:
+    """Return what synthetic images are worth to a classifier."""
+    lead = (
+        "A classifier is tested on real images after training on real ones, on synthetic ones, and on both. What "
+        "counts is the gain over as many repeated real images of the same classes, and its interval."
+    )
+    return section("Clinical use", titled(utility_tables(report.rows)), lead)
+
+
 def reported(report: StudyReport) -> str:
     """Return what the paper reports for the same rows."""
     tables = beside(list(dict.fromkeys(row.variant for row in report.rows))) if report.rows else []
@@ -277,8 +289,7 @@ def scatters(report: StudyReport) -> str:
 
 def fine_print(report: StudyReport) -> str:
     """Return how everything was measured, and the configuration."""
-    tables = [main_table(report.rows), factor_table(report.rows), *control_tables(report.rows)]
-    found = [note for table in tables for note in notes(table)]
+    found = [note for table in all_tables(report.rows) for note in notes(table)]
     items = []
     for note in found:
         titles, _, how = note.partition(": ")

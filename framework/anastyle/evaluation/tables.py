@@ -18,6 +18,7 @@ from anastyle.evaluation.control.change import CHANGE, OTHER
 from anastyle.evaluation.control.codes import DCI, PROBE, RETRIEVAL
 from anastyle.evaluation.control.leakage import SWAP
 from anastyle.evaluation.evaluate import FACTOR, MEAN
+from anastyle.evaluation.measures import NUMBERS
 from anastyle.evaluation.values import Value
 
 DASH = "—"
@@ -123,7 +124,7 @@ KNOWN = {
 
 
 def column(key: str) -> Column:
-    """Return how a metric is shown; unknown ones are distances if they are called so."""
+    """Return how a metric is shown."""
     if key in KNOWN:
         return KNOWN[key]
     if key.startswith(FACTOR):
@@ -135,7 +136,11 @@ def column(key: str) -> Column:
             return Column(key, title, words[1] in OTHER[words[0]], 1.0, 3)
         crossed = group in ("swap", "probe") and words[-1] != words[-2]  # what should not show
         return Column(key, title, crossed, 100.0, 1)
-    return Column(key, key.replace("_", " "), key.startswith(("fd_", "kid")), 1.0, 3)
+    number, _, network = key.partition("_")
+    if number in NUMBERS:
+        title = NUMBERS[number].title + (f", {network}" if network else "")
+        return Column(key, title, NUMBERS[number].lower_is_better, 1.0, 3)
+    return Column(key, key.replace("_", " "), False, 1.0, 3)
 
 
 def main_table(rows: list[Row]) -> Table:
@@ -244,11 +249,6 @@ def bounds(rows: list[Row], keys: list[str], floor: str) -> list[Line]:
         if any(known):
             lines.append(Line(name, [Cell(float(np.mean(some))) if some else Cell() for some in known]))
     return lines
-
-
-def all_tables(rows: list[Row]) -> list[Table]:
-    """Return every table that rows fill, the main one first."""
-    return [main_table(rows), *(table for table in [factor_table(rows)] if table.columns), *control_tables(rows)]
 
 
 def write_tables(tables: list[Table], folder: Path) -> list[Path]:

@@ -73,5 +73,3 @@ def column(key: str) -> Column:
         return Column(key, key.removeprefix(RECALL), False, digits=3)
     metric = key.removesuffix(GAIN)
     return Column(key, TITLES[metric] + (" gained" if key.endswith(GAIN) else ""), False, digits=3)
-
-

@@ -7,10 +7,10 @@ from typing import NamedTuple
 import numpy as np
 
 from anastyle.evaluation.distances import Array
-from anastyle.evaluation.values import Value
 from anastyle.evaluation.tables import Row
 from anastyle.evaluation.utility.arms import MAJORITY, Arm
 from anastyle.evaluation.utility.intervals import Estimate, estimate
+from anastyle.evaluation.values import Value
 
 PREFIX, GAIN = "utility/", "_gain"
 Measure = Callable[[Array, Array], dict[str, Array]]
