@@ -32,6 +32,7 @@ def add_verbs(verbs: Any, add_verb: Callable[..., argparse.ArgumentParser]) -> N
     verb.add_argument("run", metavar="RUN", help="a run's folder: runs/STUDY/VARIANT/seed-N")
     verb.add_argument("out", metavar="OUT", help="a folder that is not there yet")
     verb.add_argument("--format", choices=FORMATS, help="one of them (default: all that the run has)")
+    verb.add_argument("--accept-risk", metavar="REASON", help="export a model that copies its training images")
 
 
 def sample(args: Args) -> int:
@@ -56,8 +57,8 @@ def sample(args: Args) -> int:
 
 
 def export(args: Args) -> int:
-    """``anastyle export RUN OUT [--format adapter|peft|pipeline]``."""
+    """``anastyle export RUN OUT [--format adapter|peft|pipeline] [--accept-risk REASON]``."""
     from anastyle.painting.export import export_run
 
-    print(export_run(Path(args.run), Path(args.out), args.format))
+    print(export_run(Path(args.run), Path(args.out), args.format, accept_risk=args.accept_risk))
     return 0
