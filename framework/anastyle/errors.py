@@ -34,6 +34,12 @@ class NumericalError(AnastyleError):
     exit_code = 4
 
 
+class GateError(AnastyleError):
+    """What was asked for is finished or could be, but a gate says no."""
+
+    exit_code = 6
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return `` Did you mean 'x'?`` for the closest known word, or nothing."""
     near = get_close_matches(word, list(known), n=1, cutoff=0.6)

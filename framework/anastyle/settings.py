@@ -58,6 +58,8 @@ class EvaluateSettings:
     bootstrap: int = 200
     """Resamples behind an interval."""
     batch_size: int = 256
+    memorisation: bool = True
+    """Look for copies of training images; ``anastyle export`` refuses a run that fails."""
     utility: int = 0
     """Networks of each arm of the downstream comparison, real images with and without synthetic ones; three or more for
     an interval between trainings, 0 for no comparison."""

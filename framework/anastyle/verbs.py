@@ -32,6 +32,7 @@ def add_verbs(verbs: Any, add_verb: Callable[..., argparse.ArgumentParser]) -> N
     verb.add_argument("run", metavar="RUN", help="a run's folder: runs/STUDY/VARIANT/seed-N")
     verb.add_argument("out", metavar="OUT", help="a folder that is not there yet")
     verb.add_argument("--format", choices=FORMATS, help="one of them (default: all that the run has)")
+    verb.add_argument("--accept-risk", metavar="REASON", help="export a model that copies its training images")
     verb = add_verb(verbs, "compare", compare, "finished runs in one table")
     verb.add_argument("runs", metavar="RUN", nargs="+", help="runs, or studies: every finished run below")
     verb.add_argument("--out", metavar="DIR", help="write table.md, table.csv and table.tex there")
@@ -62,10 +63,10 @@ def sample(args: Args) -> int:
 
 
 def export(args: Args) -> int:
-    """``anastyle export RUN OUT [--format adapter|peft|pipeline]``."""
+    """``anastyle export RUN OUT [--format adapter|peft|pipeline] [--accept-risk REASON]``."""
     from anastyle.painting.export import export_run
 
-    print(export_run(Path(args.run), Path(args.out), args.format))
+    print(export_run(Path(args.run), Path(args.out), args.format, accept_risk=args.accept_risk))
     return 0
 
 

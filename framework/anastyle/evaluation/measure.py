@@ -19,7 +19,9 @@ from anastyle.data.loader import in_order
 from anastyle.evaluation.control.measured import control_values
 from anastyle.evaluation.evaluate import evaluate_images
 from anastyle.evaluation.judge import Judge, questions
-from anastyle.evaluation.reference import Reference, Settings, reference
+from anastyle.evaluation.memorisation.bench import Bench
+from anastyle.evaluation.memorisation.gate import gate
+from anastyle.evaluation.reference import FEWEST, Reference, Settings, reference
 from anastyle.evaluation.utility.measured import utility_values
 from anastyle.evaluation.values import Value
 from anastyle.interfaces import Feature
@@ -40,6 +42,12 @@ class Instruments:
     features: dict[str, Feature]
     judge: Judge | None
     real: Reference
+    bench: Bench | None  # of the memorisation gate; None where no gate is wanted
+
+    @property
+    def spaces(self) -> dict[str, Feature]:
+        """The features, beside pixels, in which a copy may give itself away."""
+        return {"domain": self.features["domain"]}
 
 
 _built: dict[str, Instruments] = {}  # a study's variants share them within a process
@@ -69,6 +77,8 @@ def measure(
             images, rows, train, test, parts.data.classes, networks=settings.utility, steps=settings.utility_steps,
             cache=output / "cache", device=device,
         )  # fmt: skip
+    copied = gate(images, train, test, tools.spaces, bench=tools.bench) if tools.bench else None
+    values |= copied.values if copied else {}
     metrics = {f"eval/{name}": value.value for name, value in values.items()}
     grid = sheet(images[: painted.settings["grid"]])
     with write_folder(node.folder) as folder:
@@ -77,6 +87,8 @@ def measure(
         line = {"step": 0, "time": round(time.time() * 1000), **metrics}
         (folder / "metrics.jsonl").write_text(json.dumps(line) + "\n")
         grid.save(folder / "samples.png")
+        if copied:
+            copied.write(folder)
     tracker.replay(node.folder / "metrics.jsonl")
 
 
@@ -114,8 +126,11 @@ def instruments(
     domain.load(folder / "domain.safetensors")
     judge = Judge.load(folder / "judge.safetensors") if asked else None
     real = reference(train, test, count, Settings(draws=settings.bootstrap), cache=output / "cache")
-    _built[f"{key}-{count}"] = Instruments({"domain": domain, "highfreq": highfreq}, judge, real)
-    return _built[f"{key}-{count}"]
+    tools = Instruments({"domain": domain, "highfreq": highfreq}, judge, real, None)
+    if settings.memorisation and min(len(train), len(test)) >= FEWEST:
+        tools.bench = Bench(train, test, tools.spaces)
+    _built[f"{key}-{count}"] = tools
+    return tools
 
 
 def _feature(name: str, settings: EvaluateSettings, classes: int) -> Any:

@@ -118,6 +118,8 @@ KNOWN = {
     "recall": Column("recall", "Recall, %", False, 100.0, 1),
     "density": Column("density", "Density", False),
     "coverage": Column("coverage", "Coverage, %", False, 100.0, 1),
+    "copy_rate": Column("copy_rate", "Copies, %", True, 100.0, 1),
+    "authenticity": Column("authenticity", "Authentic, %", False, 100.0, 1),
     "label_accuracy": Column("label_accuracy", "Label, %", False, 100.0, 1),
     MEAN: Column(MEAN, "Factors, %", False, 100.0, 1),
 }

@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 from anastyle.evaluation.measure import values_of
+from anastyle.evaluation.memorisation.record import Memorisation
 from anastyle.evaluation.values import Value
 from anastyle.painting.finished import FinishedRun
 from anastyle.painting.origin import read_origin
@@ -31,8 +32,15 @@ LOAD = {
 }
 
 
-def card(run: FinishedRun, formats: list[str]) -> str:
-    """Return the card of a run, exported in these formats, as Markdown."""
+def card(
+    run: FinishedRun, formats: list[str], memorisation: Memorisation | None = None, accepted: str | None = None
+) -> str:
+    """Return the card of a run, exported in these formats, as Markdown.
+
+    Arguments:
+        memorisation: what is known of it; None: nothing.
+        accepted: why the risk of copies was accepted.
+    """
     origin = read_origin(run.stored("diffuse"))
     sections = [
         f"{HEAD}# {run.name}\n\n{ABOUT}",
@@ -42,6 +50,7 @@ def card(run: FinishedRun, formats: list[str]) -> str:
         "## Parts\n\n" + _parts(run.config),
         "## Training\n\n" + _training(run),
         "## Measured\n\n" + _metrics(run),
+        "## Memorisation\n\n" + _memorisation(memorisation, accepted),
         "## Versions\n\n" + _versions(origin.get("environment") or {}),
     ]
     return "\n\n".join(sections) + "\n"
@@ -76,6 +85,15 @@ def _metrics(run: FinishedRun) -> str:
     values = values_of(run.stored("evaluate"))
     rows = [f"| {name} | {_number(value)} | {value.n} | {value.protocol} |" for name, value in values.items()]
     return "\n".join(["| metric | value (95 % interval) | n | protocol |", "|---|---|--:|---|", *rows])
+
+
+def _memorisation(found: Memorisation | None, accepted: str | None) -> str:
+    if found is None:
+        told = {"verdict": "not measured; whether the model copies images of its training set is not known"}
+    else:
+        rate = found.values.get("copy_rate")
+        told = {"verdict": f"**{found.verdict}**; {found.reason}", **({"protocol": rate.protocol} if rate else {})}
+    return _lines(told | ({"risk accepted": " ".join(accepted.split())} if accepted else {}))
 
 
 def _number(value: Value) -> str:
