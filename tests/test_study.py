@@ -57,6 +57,7 @@ def test_a_study_ends_in_tables_and_a_report(study: Path) -> None:
         file.name for file in folder.iterdir()
     }
     assert "Not for clinical use" in report
+    assert "full, seed 42: undefined" in report, "so few held-out images calibrate nothing"
     assert "http" not in report.split("<main>")[1], "a report asks the network for nothing"
 
 

@@ -27,6 +27,8 @@ class StudyReport:
     description: str
     rows: list[Row]
     curves: list[Curve] = field(default_factory=list)
+    copies: list[str] = field(default_factory=list)
+    """What the memorisation gate says of each run."""
     grids: list[Grid] = field(default_factory=list)
     tsne: list[Scatter] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -49,6 +51,7 @@ def page(report: StudyReport) -> str:
         factors(report),
         control(report),
         useful(report),
+        copied(report),
         reported(report),
         *(pictures(report.grids)),
         curves(report),
@@ -187,6 +190,16 @@ def useful(report: StudyReport) -> str:
         "counts is the gain over as many repeated real images of the same classes, and its interval."
     )
     return section("Clinical use", titled(utility_tables(report.rows)), lead)
+
+
+def copied(report: StudyReport) -> str:
+    """Return what the memorisation gate says."""
+    lead = (
+        "Generated images that are nearer to one training image than real held-out images are. anastyle export refuses "
+        "a run that fails; the pairs that look most like copies lie beside its values, in memorisation.png."
+    )
+    items = "".join(f"<li>{escape(line)}</li>" for line in report.copies)
+    return section("Copies of training images", items and f'<ul class="notes">{items}</ul>', lead)
 
 
 def reported(report: StudyReport) -> str:

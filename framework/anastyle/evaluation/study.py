@@ -8,9 +8,10 @@ from anastyle.checkpoint import load_tensors
 from anastyle.data.images import unsigned
 from anastyle.data.split import PreparedSet, Split
 from anastyle.evaluation.measure import values_of
+from anastyle.evaluation.memorisation.record import read
 from anastyle.evaluation.overview import all_tables
 from anastyle.evaluation.report import Cloud, Curve, Grid, Picture, Row, Scatter, Strip, StudyReport, tsne, write_report
-from anastyle.evaluation.tables import write_tables
+from anastyle.evaluation.tables import EXCHANGED, write_tables
 from anastyle.experiment import Experiment
 from anastyle.jsonlines import JsonLines, read_json, write_json
 from anastyle.plan import Node
@@ -33,6 +34,7 @@ def finish_study(experiment: Experiment, plans: Plans, data: PreparedSet) -> lis
         description=experiment.description,
         rows=rows,
         curves=curves(shown),
+        copies=copies(plans),
         grids=[samples(shown, data, experiment), *maps(shown)],
         tsne=scatters(shown, data.classes),
         notes=notes(data, first),
@@ -55,10 +57,17 @@ def endings(plans: Plans) -> dict[str, str]:
 
 
 def summary(experiment: Experiment) -> str:
-    """Return what a finished study prints: its tables, without their protocols, and where everything lies."""
-    tables = (experiment.folder / "table.md").read_text(encoding="utf-8")
-    lines = [line for line in tables.splitlines() if line.startswith("|") or not line]
+    """Return what a finished study prints: its first tables, without their protocols, and where everything lies."""
+    first, *titled = (experiment.folder / "table.md").read_text(encoding="utf-8").split("### ")
+    shown = [first, *(table for table in titled if table.startswith(EXCHANGED))]
+    lines = [line for line in "".join(shown).splitlines() if not line.startswith("- ")]
     return "\n".join(lines).strip() + f"\n\nReport: {experiment.folder / 'report.html'}"
+
+
+def copies(plans: Plans) -> list[str]:
+    """Return what the memorisation gate says of each run that was measured."""
+    found = {f"{variant}, seed {seed}": read(plan["evaluate"].folder) for (variant, seed), plan in plans.items()}
+    return [f"{run}: {record.verdict}; {record.reason}" for run, record in found.items() if record]
 
 
 def curves(shown: dict[str, Plan]) -> list[Curve]:

@@ -24,10 +24,11 @@ from anastyle.evaluation.values import Value
 DASH = "—"
 FLOOR, CHANCE = "floor: real vs real, or chance", "floor: chance"
 DECODED, CEILING = "ceiling: real, after the autoencoder", "ceiling: real"
+EXCHANGED = "One text exchanged"
 SAME_WORDS = "floor: other noise, same words"
 CONTROL = {  # prefix of a group's keys -> what its table is called, and what its floor is
-    SWAP: ("One text exchanged: which answers change, %", SAME_WORDS),
-    CHANGE: ("One text exchanged: what changes in the image", SAME_WORDS),
+    SWAP: (f"{EXCHANGED}: which answers change, %", SAME_WORDS),
+    CHANGE: (f"{EXCHANGED}: what changes in the image", SAME_WORDS),
     PROBE: ("Linear probes of the codes, %", CHANCE),
     DCI: ("Disentanglement, completeness, informativeness of the codes, %", CHANCE),
     RETRIEVAL: ("Retrieval of an image by its caption, %", CHANCE),

@@ -3,6 +3,8 @@
 import json
 from typing import Any
 
+from anastyle.evaluation.control.leakage import SWAP
+from anastyle.evaluation.evaluate import FACTOR
 from anastyle.evaluation.measure import values_of
 from anastyle.evaluation.memorisation.record import Memorisation
 from anastyle.evaluation.values import Value
@@ -83,7 +85,8 @@ def _metrics(run: FinishedRun) -> str:
     if "evaluate" not in run.stages:
         return "Nothing was measured."
     values = values_of(run.stored("evaluate"))
-    rows = [f"| {name} | {_number(value)} | {value.n} | {value.protocol} |" for name, value in values.items()]
+    shown = {name: value for name, value in values.items() if "/" not in name or name.startswith((FACTOR, SWAP))}
+    rows = [f"| {name} | {_number(value)} | {value.n} | {value.protocol} |" for name, value in shown.items()]
     return "\n".join(["| metric | value (95 % interval) | n | protocol |", "|---|---|--:|---|", *rows])
 
 
