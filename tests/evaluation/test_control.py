@@ -8,9 +8,10 @@ from anastyle.evaluation.control.change import changes
 from anastyle.evaluation.control.codes import Codes, dci, probes, ranks, retrieval
 from anastyle.evaluation.control.leakage import Asked, leakage
 from anastyle.evaluation.control.measured import kinds_of
+from anastyle.evaluation.formats import write_tables
 from anastyle.evaluation.overview import all_tables
 from anastyle.evaluation.reference import Settings
-from anastyle.evaluation.tables import Row, control_tables, main_table, write_tables
+from anastyle.evaluation.tables import Row, control_tables, main_table
 
 KINDS = {"anatomy": ("shape", "size"), "style": ("palette",)}
 FACTORS = {"shape": 5, "size": 3, "palette": 4}

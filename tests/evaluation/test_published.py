@@ -3,8 +3,8 @@
 import pytest
 
 from anastyle.errors import ConfigError
+from anastyle.evaluation.formats import markdown
 from anastyle.evaluation.published import beside, published
-from anastyle.evaluation.tables import markdown
 
 ROWS = ["full", "no_attributes", "naive_concat", "no_disentanglement"]
 

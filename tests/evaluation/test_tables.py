@@ -4,8 +4,9 @@ import csv
 
 import pytest
 
+from anastyle.evaluation.formats import escape, write_tables
 from anastyle.evaluation.overview import all_tables
-from anastyle.evaluation.tables import Row, escape, factor_table, main_table, write_tables
+from anastyle.evaluation.tables import Row, factor_table, main_table
 from anastyle.evaluation.values import Value
 
 

@@ -9,7 +9,8 @@ import torch
 from fake_split import FakeSplit
 
 from anastyle import ConfigError, DataError
-from anastyle.evaluation.tables import Row, build, markdown
+from anastyle.evaluation.formats import markdown
+from anastyle.evaluation.tables import Row, build
 from anastyle.evaluation.utility import trainings
 from anastyle.evaluation.utility.arms import Pool, Synthetic, arms, duplicates, gather, training_set
 from anastyle.evaluation.utility.classify import classify

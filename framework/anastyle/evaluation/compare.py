@@ -3,10 +3,11 @@
 from pathlib import Path
 
 from anastyle.errors import ConfigError, MissingError
+from anastyle.evaluation.formats import markdown, write_tables
 from anastyle.evaluation.measure import values_of
 from anastyle.evaluation.overview import all_tables
 from anastyle.evaluation.published import published
-from anastyle.evaluation.tables import Row, markdown, write_tables
+from anastyle.evaluation.tables import Row
 from anastyle.painting.finished import FOLDER, FinishedRun
 
 

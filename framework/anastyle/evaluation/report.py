@@ -10,10 +10,11 @@ from importlib import resources
 from pathlib import Path
 
 from anastyle.evaluation.charts import COLOURS, Cloud, Curve, Scatter, curve_plot, mark, merged, scatter_plot, tsne
+from anastyle.evaluation.formats import notes
 from anastyle.evaluation.overview import all_tables
 from anastyle.evaluation.pictures import Grid, Picture, Strip, grid_html
 from anastyle.evaluation.published import beside
-from anastyle.evaluation.tables import DASH, Cell, Row, Table, control_tables, factor_table, main_table, notes
+from anastyle.evaluation.tables import DASH, Cell, Row, Table, control_tables, factor_table, main_table
 from anastyle.evaluation.utility.measured import utility_tables
 
 __all__ = ["Cloud", "Curve", "Grid", "Picture", "Row", "Scatter", "Strip", "StudyReport", "tsne", "write_report"]

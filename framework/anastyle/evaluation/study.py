@@ -7,11 +7,12 @@ import yaml
 from anastyle.checkpoint import load_tensors
 from anastyle.data.images import unsigned
 from anastyle.data.split import PreparedSet, Split
+from anastyle.evaluation.formats import write_tables
 from anastyle.evaluation.measure import values_of
 from anastyle.evaluation.memorisation.record import read
 from anastyle.evaluation.overview import all_tables
 from anastyle.evaluation.report import Cloud, Curve, Grid, Picture, Row, Scatter, Strip, StudyReport, tsne, write_report
-from anastyle.evaluation.tables import EXCHANGED, write_tables
+from anastyle.evaluation.tables import EXCHANGED
 from anastyle.experiment import Experiment
 from anastyle.jsonlines import JsonLines, read_json, write_json
 from anastyle.plan import Node
