@@ -55,7 +55,8 @@ def evaluate_folders(real: Path, generated: Path, wish: Wish) -> int:
     settings = Settings(draws=wish.choices.draws)
     values = distance_values(fake, chosen, networks, settings)
     notes += [note for note in (*folder_notes(folders, chosen), *network_notes(networks, chosen, len(fake))) if note]
-    found = Comparison(*(Side(folder.path, len(folder.files)) for folder in folders), list(networks), values, notes)
+    real_side, generated_side = (Side(folder.path, len(folder.files)) for folder in folders)
+    found = Comparison(real_side, generated_side, list(networks), values, notes)
     sys.stdout.write(as_text(found) + "\n")
     for file in write(found, wish.choices.output):
         sys.stdout.write(f"{file}: written\n")

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from anastyle.evaluation.distances import Array, Draws, clouds
+from anastyle.evaluation.distances import Array, Draws, Index, clouds
 
 NEAR, WIDE = 3, 5  # neighbours: of precision and recall, of density and coverage
 FEWEST = 4 * WIDE  # points a side, so that half of them still have neighbours to spare
@@ -57,7 +57,7 @@ def prdcs(generated: Array, real: Array, draws: Draws) -> Array:
     return np.asarray([shares(part(all_of, i, j)) for i, j in zip(*draws, strict=True)])
 
 
-def part(all_of: Squares, i: Array, j: Array) -> Squares:
+def part(all_of: Squares, i: Index, j: Index) -> Squares:
     """Return the distances of some generated points ``i`` and some real points ``j``."""
     return Squares(all_of.generated[np.ix_(i, i)], all_of.real[np.ix_(j, j)], all_of.between[np.ix_(j, i)])
 

@@ -115,7 +115,7 @@ def quiet() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def lively(network: nn.Module, seed: int = 0) -> nn.Module:
+def lively(network: Any, seed: int = 0) -> Any:
     """Return a network with random weights through which a signal passes, not dying away from layer to layer."""
     rng = torch.Generator().manual_seed(seed)
     for weight in network.parameters():

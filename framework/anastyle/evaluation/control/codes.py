@@ -66,7 +66,7 @@ def probe(points: Array, target: NDArray) -> Array:
 
     model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=300))
     folds = KFold(FOLDS, shuffle=True, random_state=0)
-    return (cross_val_predict(model, points, target, cv=folds) == target).astype(np.float64)
+    return np.asarray(cross_val_predict(model, points, target, cv=folds) == target, np.float64)
 
 
 def dci(codes: Codes, origin: str, factors: Mapping[str, NDArray]) -> dict[str, Value]:

@@ -36,14 +36,15 @@ def segment(
     if synthetic.masks is None:
         return Utility(reason="the system paints no masks")
     pools = gather(synthetic, train, test, settings.max_side, masks=True)
-    if pools.real.masks is None or pools.test.masks is None:
+    outlines = pools.real.masks
+    if outlines is None or pools.test.masks is None:
         return Utility(reason="some real images have no mask")
     rows = outlined(pools.test.masks)
     truth = pools.test.masks[rows].numpy()
     pools = pools._replace(test=pools.test.take(rows), groups=[pools.groups[row] for row in rows.tolist()])
     trainings = Trainings(task(settings), pools, settings, device, cache)
     chosen = arms(settings.ratios, alone=False)
-    always = (pools.real.masks.float().mean(dim=0) > 0.5).expand(len(truth), -1, -1, -1).numpy()
+    always = (outlines.float().mean(dim=0) > 0.5).expand(len(truth), -1, -1, -1).numpy()
     predicted = {MAJORITY: [always], **trainings.predictions(chosen)}
 
     def measure(said: Array, weights: Array) -> dict[str, Array]:
