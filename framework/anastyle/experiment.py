@@ -84,6 +84,9 @@ def read(path: str | Path, overrides: Sequence[str] = ()) -> Experiment:
     shared = {key: value for key, value in whole.items() if key in SECTIONS}
     without = {name: merge(shared, variant) for name, variant in chosen.items()}
     with_words = {name: merge(config, _fitting(on_top, config, without)) for name, config in without.items()}
+    for name in _lost(without, with_words):
+        kept = _less(on_top, chosen[name])
+        with_words[name] = merge(without[name], _fitting(kept, without[name], without))
     variants = _spelled_out(with_words, heading)
     name, seeds = whole.get("name") or file.stem, _seeds(whole)
     runs = [Run(name, variant, seed, deepcopy(config)) for seed in seeds for variant, config in variants.items()]
@@ -98,6 +101,27 @@ def read(path: str | Path, overrides: Sequence[str] = ()) -> Experiment:
         sweep=whole.get("sweep"),
         overrides=list(overrides),
     )
+
+
+def _lost(before: Mapping[str, Config], after: Mapping[str, Config]) -> list[str]:
+    """Name the variants that words have made the same as another: what sets them apart is theirs to say."""
+    return [
+        name
+        for name in after
+        if any(after[name] == after[other] and before[name] != before[other] for other in after if other != name)
+    ]
+
+
+def _less(words: Config, variant: Mapping[str, Any]) -> Config:
+    """Return words without those whose option a variant sets itself."""
+    kept: Config = {}
+    for key, value in words.items():
+        own = variant.get(key)
+        if key not in variant:
+            kept[key] = value
+        elif isinstance(value, dict) and isinstance(own, Mapping):
+            kept[key] = _less(value, own)
+    return kept
 
 
 def _fitting(on_top: Config, config: Config, variants: Mapping[str, Config]) -> Config:

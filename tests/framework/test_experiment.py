@@ -114,6 +114,15 @@ def test_the_command_line_comes_last(files):
     assert experiment.variants["full"]["stages"]["disentangle"]["weights"] == {"dice": 10.0, "kl": 0.01}
 
 
+def test_words_do_not_make_variants_the_same(files):
+    path = write(files, "base: base.yaml\nvariants: {full: {}, label: {data: {captions: class_label}}}")
+
+    variants = read(path, ["data.captions=template", "stages.disentangle.steps=7"]).variants
+
+    assert [config["data"]["captions"] for config in variants.values()] == ["template", "class_label"]
+    assert [config["stages"]["disentangle"]["steps"] for config in variants.values()] == [7, 7]
+
+
 def test_the_order_of_words_does_not_drop_options(files):
     one = read(files / "base.yaml", ["fuser.name=concat", "fuser.tokens=2"])
     other = read(files / "base.yaml", ["fuser.tokens=2", "fuser.name=concat"])
