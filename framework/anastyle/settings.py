@@ -55,6 +55,8 @@ class EvaluateSettings:
     """Training steps of the factor judge."""
     domain_steps: int = 400
     """Training steps of the domain classifier whose features distances are measured on."""
+    segmenter_steps: int = 300
+    """Training steps of the segmenter that says what exchanged texts change, on sets with masks and without factors."""
     bootstrap: int = 200
     """Resamples behind an interval."""
     batch_size: int = 256
@@ -67,7 +69,16 @@ class EvaluateSettings:
     """Training steps of each."""
 
     def __post_init__(self) -> None:
-        refuse_below(self, judge_steps=1, domain_steps=1, bootstrap=0, batch_size=1, utility=0, utility_steps=1)
+        refuse_below(
+            self,
+            judge_steps=1,
+            domain_steps=1,
+            segmenter_steps=1,
+            bootstrap=0,
+            batch_size=1,
+            utility=0,
+            utility_steps=1,
+        )
 
 
 def refuse_below(settings: Any, **least: float) -> None:

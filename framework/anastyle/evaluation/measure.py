@@ -17,6 +17,7 @@ from anastyle.data.cache import cached
 from anastyle.data.images import unsigned
 from anastyle.data.loader import in_order
 from anastyle.evaluation.control.measured import control_values
+from anastyle.evaluation.control.segmenter import Segmenter
 from anastyle.evaluation.evaluate import evaluate_images
 from anastyle.evaluation.judge import Judge, questions
 from anastyle.evaluation.memorisation.bench import Bench
@@ -42,7 +43,8 @@ class Instruments:
     features: dict[str, Feature]
     judge: Judge | None
     real: Reference
-    bench: Bench | None  # of the memorisation gate; None where no gate is wanted
+    bench: Bench | None = None  # of the memorisation gate; None where no gate is wanted
+    segmenter: Segmenter | None = None  # where there are masks, and no factors that a judge could tell
 
     @property
     def spaces(self) -> dict[str, Feature]:
@@ -71,7 +73,10 @@ def measure(
         settings=Settings(draws=settings.bootstrap),
     )  # fmt: skip
     aligned = plan["align"].folder if "align" in plan else None
-    values |= control_values(painted.folder, aligned, test, parts.data, tools.judge, Settings(draws=settings.bootstrap))
+    values |= control_values(
+        painted.folder, aligned, test, parts.data, tools.judge, tools.segmenter, tools.real,
+        Settings(draws=settings.bootstrap),
+    )  # fmt: skip
     if settings.utility:
         values |= utility_values(
             images, rows, train, test, parts.data.classes, networks=settings.utility, steps=settings.utility_steps,
@@ -107,6 +112,7 @@ def instruments(
         parts.image_size,
         settings.judge_steps,
         settings.domain_steps,
+        settings.segmenter_steps,
         SEED,
     ]
     key = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
@@ -116,17 +122,23 @@ def instruments(
     test = parts.data.split("test", image_size=parts.image_size)
     folder = output / "store" / "instruments" / key
     domain, highfreq = (_feature(name, settings, len(parts.data.classes)) for name in ("domain", "highfreq"))
-    asked = questions(train)
+    asked, outlined = questions(train), train.has_masks and not train.factors
     if not is_complete(folder):
         with write_folder(folder) as fresh:
             domain.fit(train, seed=SEED, device=device)
             domain.save(fresh / "domain.safetensors")
             if asked:
                 Judge.train(train, SEED, settings.judge_steps, device=device).save(fresh / "judge.safetensors")
+            if outlined:
+                side = min(Settings.max_side, parts.image_size)
+                network = Segmenter.train(train, SEED, settings.segmenter_steps, side=side, device=device)
+                network.save(fresh / "segmenter.safetensors")
     domain.load(folder / "domain.safetensors")
     judge = Judge.load(folder / "judge.safetensors") if asked else None
     real = reference(train, test, count, Settings(draws=settings.bootstrap), cache=output / "cache")
-    tools = Instruments({"domain": domain, "highfreq": highfreq}, judge, real, None)
+    tools = Instruments({"domain": domain, "highfreq": highfreq}, judge, real)
+    if outlined:
+        tools.segmenter = Segmenter.load(folder / "segmenter.safetensors")
     if settings.memorisation and min(len(train), len(test)) >= FEWEST:
         tools.bench = Bench(train, test, tools.spaces)
     _built[f"{key}-{count}"] = tools

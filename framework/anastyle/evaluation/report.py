@@ -28,12 +28,12 @@ class StudyReport:
     description: str
     rows: list[Row]
     curves: list[Curve] = field(default_factory=list)
-    copies: list[str] = field(default_factory=list)
-    """What the memorisation gate says of each run."""
     grids: list[Grid] = field(default_factory=list)
     tsne: list[Scatter] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     config_yaml: str = ""
+    copies: list[str] = field(default_factory=list)
+    """What the memorisation gate says of each run."""
 
 
 def write_report(report: StudyReport, folder: Path) -> Path:

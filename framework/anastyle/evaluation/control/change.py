@@ -30,6 +30,7 @@ WORDS = {
     "texture": "distance of the lesions' log energies in three bands, in units of their spread over real test images",
     "surroundings": "mean absolute difference of the pixels outside both lesions, of 1",
 }
+LEAST = 0.01  # of a unit: an ultrasound set has next to no colour of its own
 Segmenter = Callable[[Tensor], Tensor]  # uint8 (n, 3, H, W) to bool (n, 1, H, W)
 Array = NDArray[np.float64]
 
@@ -108,7 +109,7 @@ def difference(one: Look, other: Look, unit: Look) -> dict[str, Array]:
 
 def apart(one: Tensor, other: Tensor, unit: Tensor) -> Tensor:
     """Return the distance of (n, C) from (n, C), each number in units of its spread over (m, C), (n,)."""
-    return ((one - other) / unit.std(dim=0).clamp(min=1e-4)).square().mean(dim=1).sqrt()
+    return ((one - other) / unit.std(dim=0).clamp(min=LEAST)).square().mean(dim=1).sqrt()
 
 
 def _value(amounts: Array, floor: float, protocol: str, settings: Settings) -> Value:

@@ -88,10 +88,11 @@ def arms(ratios: Sequence[float], *, alone: bool = True) -> list[Arm]:
 
 def training_set(arm: Arm, real: Pool, synthetic: Pool, seed: int) -> Pool:
     """Return what an arm learns from; for one seed, an arm and its control hold as many images of each class."""
-    rng = np.random.default_rng(seed_for(seed, "utility"))
-    count = round(max(arm.repeated, arm.synthetic) * len(synthetic.labels))
-    if not count:
+    share = max(arm.repeated, arm.synthetic)
+    if not share:
         return real
+    rng = np.random.default_rng(seed_for(seed, "utility"))
+    count = max(1, round(share * len(synthetic.labels)))
     chosen = torch.from_numpy(rng.permutation(len(synthetic.labels))[:count])
     further = synthetic.take(chosen)
     if arm.repeated:

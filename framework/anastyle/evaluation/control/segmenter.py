@@ -1,0 +1,75 @@
+"""The segmenter: a small U-Net, trained on real images and masks, that says where a generated image shows a lesion.
+
+An instrument like the judge: trained once per data set, with its own seed; its Dice on real held-out images says how
+far it can be trusted.
+"""
+
+import hashlib
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from anastyle.errors import DataError
+from anastyle.evaluation.judge import Examples
+from anastyle.evaluation.utility.arms import pool
+from anastyle.evaluation.utility.networks import Recipe, UNet, answered, trained
+from anastyle.evaluation.utility.segment import dice, task
+from anastyle.evaluation.utility.trainings import UtilitySettings
+
+RECIPE = Recipe(width=12)
+
+
+class Segmenter:
+    """A trained U-Net at one size."""
+
+    def __init__(self, network: UNet) -> None:
+        self.network = network.eval()
+
+    @classmethod
+    def train(cls, split: Examples, seed: int, steps: int, *, side: int, device: str | torch.device) -> "Segmenter":
+        """Train on a split of real images, all of which have masks.
+
+        Raises:
+            DataError: one has none.
+        """
+        examples = pool(split, side, range(len(split)))
+        if examples.masks is None:
+            raise DataError("a segmenter learns from masks, and some training images have none")
+        recipe = Recipe(steps=steps, width=RECIPE.width)
+        learned = task(UtilitySettings(recipe=recipe))
+        network = trained(learned.network, examples, learned.loss, recipe, seed, device)
+        assert isinstance(network, UNet)
+        return cls(network)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Return where lesions are, bool (n, 1, H, W), in uint8 images (n, 3, H, W)."""
+        return answered(self.network, images, next(self.network.parameters()).device) > 0
+
+    def save(self, path: Path) -> None:
+        """Write the weights, without pickle."""
+        save_file({name: value.detach().cpu().contiguous() for name, value in self.network.state_dict().items()}, path)
+
+    @classmethod
+    def load(cls, path: Path) -> "Segmenter":
+        """Read what ``save`` wrote."""
+        network = UNet(width=RECIPE.width)
+        network.load_state_dict(load_file(path))
+        return cls(network)
+
+    def words(self, held: Examples, side: int) -> str:
+        """Name the segmenter and its Dice on real held-out images that have a mask with something in it."""
+        seen = pool(held, side, range(len(held)))
+        if seen.masks is None:
+            return self.fingerprint()
+        rows = torch.nonzero(seen.masks.flatten(1).any(dim=1)).flatten()
+        found = dice(self(seen.images[rows]).numpy(), seen.masks[rows].numpy())
+        return f"{self.fingerprint()} (Dice {found.mean():.2f} on {len(rows)} real held-out images)"
+
+    def fingerprint(self) -> str:
+        """Name the segmenter by its weights."""
+        digest = hashlib.sha256()
+        for _, value in sorted(self.network.state_dict().items()):
+            digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+        return f"segmenter-{digest.hexdigest()[:8]}"
