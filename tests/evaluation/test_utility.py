@@ -19,7 +19,7 @@ from anastyle.evaluation.utility.segment import segment
 from anastyle.evaluation.utility.trainings import UtilitySettings
 
 CLASSES = ["a", "b", "c"]
-QUICK = UtilitySettings(Recipe(steps=80, batch_size=16, width=8, ema=0.9), draws=60)
+QUICK = UtilitySettings(Recipe(steps=80, batch_size=16, lr=5e-3, width=8, ema=0.9), draws=60)
 SHORT = replace(QUICK, recipe=replace(QUICK.recipe, steps=2), seeds=(0, 1), draws=20)
 COLOURS = torch.cartesian_prod(*[torch.tensor([-0.7, 0.0, 0.7])] * 3)  # (27, 3)
 
@@ -231,7 +231,7 @@ def test_a_segmenter_learns_from_masks_and_is_misled_by_wrong_ones():
     train, test, more = (FakeSplit(n, seed=seed) for seed, n in enumerate((24, 40, 48)))
     test.masks[:3] = 0
     wrong = synthetic(more, masks=1 - more.masks)
-    settings = replace(QUICK, recipe=replace(QUICK.recipe, steps=60, width=4, flips="none"), seeds=(0, 1))
+    settings = replace(QUICK, recipe=replace(QUICK.recipe, lr=1e-2, flips="none"), seeds=(0, 1))
 
     found = segment(wrong, train, test, settings=settings)
 

@@ -31,7 +31,7 @@ class Recipe:
     steps: int = 400
     """Optimizer steps, the same in every arm."""
     batch_size: int = 32
-    lr: float = 1e-2
+    lr: float = 5e-3
     weight_decay: float = 0.05
     smoothing: float = 0.1
     """Of the labels."""
@@ -73,14 +73,17 @@ class ConvNet(nn.Module):
 
 
 class UNet(nn.Module):
-    """A segmenter (Ronneberger et al. 2015), small: images (B, 3, s, s) in [-1, 1] to logits (B, 1, s, s)."""
+    """A segmenter (Ronneberger et al. 2015), small: images (B, 3, s, s) in [-1, 1] to logits (B, 1, s, s).
 
-    def __init__(self, *, width: int, halvings: int = 3) -> None:
+    It works at half the resolution, which is five times as fast on a CPU.
+    """
+
+    def __init__(self, *, width: int) -> None:
         super().__init__()
-        widths = list(pairwise(width * 2 ** min(level, 2) for level in range(halvings + 1)))
-        self.first = nn.Sequential(*convolution(3, width, 3, 1))
+        widths = list(pairwise([width, 2 * width, 4 * width]))
+        self.first = nn.Sequential(*convolution(3, width, 5, 2), Residual(width))
         self.down = nn.ModuleList(nn.Sequential(*convolution(a, b, 3, 2), Residual(b)) for a, b in widths)
-        self.up = nn.ModuleList(nn.Sequential(*convolution(a + b, a, 3, 1)) for a, b in reversed(widths))
+        self.up = nn.ModuleList(nn.Sequential(*convolution(a + b, a, 1, 1), Residual(a)) for a, b in reversed(widths))
         self.answer = nn.Conv2d(width, 1, 1)
 
     def forward(self, image: Tensor) -> Tensor:
@@ -91,7 +94,7 @@ class UNet(nn.Module):
         for up in self.up:
             beside = seen.pop()
             x = up(torch.cat([F.interpolate(x, size=beside.shape[-2:]), beside], dim=1))
-        return self.answer(x)
+        return F.interpolate(self.answer(x), size=image.shape[-2:], mode="bilinear", align_corners=False)
 
 
 def trained(
