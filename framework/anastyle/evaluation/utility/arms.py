@@ -36,7 +36,7 @@ class Pool(NamedTuple):
 
     def take(self, rows: Tensor) -> "Pool":
         """Return some of the images, in that order."""
-        return Pool(*(None if part is None else part[rows] for part in self))  # pyright: ignore[reportArgumentType]
+        return Pool(self.images[rows], self.labels[rows], None if self.masks is None else self.masks[rows])
 
 
 class Pools(NamedTuple):
@@ -144,16 +144,15 @@ def gather(synthetic: Synthetic, train: Examples, test: Examples, max_side: int,
             f"{len(test) - len(rows)} of {len(test)} test images have a caption, or a group, that synthetic images "
             f"were asked for: {len(rows)} are left to test on. Ask for training captions, or for fewer images."
         )
-    painted = torch.cat([unsigned(resized(image, side)) for image in shown(synthetic.images)])
-    outlines = None if synthetic.masks is None else smaller(synthetic.masks, side)
-    parts = [
-        pool(train, side, range(len(train))),
-        Pool(painted, synthetic.labels.long(), outlines),
-        pool(test, side, rows),
-    ]
+    real, tested = pool(train, side, range(len(train))), pool(test, side, rows)
+    painted = Pool(
+        torch.cat([unsigned(resized(image, side)) for image in shown(synthetic.images)]),
+        synthetic.labels.long(),
+        None if synthetic.masks is None else smaller(synthetic.masks, side),
+    )
     if not masks:
-        parts = [part._replace(masks=None) for part in parts]
-    return Pools(*parts, [groups[row] for row in rows], len(test) - len(rows))
+        real, painted, tested = (part._replace(masks=None) for part in (real, painted, tested))
+    return Pools(real, painted, tested, [groups[row] for row in rows], len(test) - len(rows))
 
 
 def pool(split: Examples, side: int, rows: Sequence[int]) -> Pool:

@@ -75,7 +75,7 @@ class ConvNet(nn.Module):
 class UNet(nn.Module):
     """A segmenter (Ronneberger et al. 2015), small: images (B, 3, s, s) in [-1, 1] to logits (B, 1, s, s).
 
-    It works at half the resolution: on a CPU that is five times as fast, and costs little where masks are blobs.
+    It works at half the resolution, which is five times as fast on a CPU.
     """
 
     def __init__(self, *, width: int) -> None:

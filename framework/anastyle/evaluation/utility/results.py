@@ -2,9 +2,10 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from anastyle.evaluation.distances import Array
 from anastyle.evaluation.tables import Row
@@ -13,8 +14,9 @@ from anastyle.evaluation.utility.intervals import Estimate, estimate
 from anastyle.evaluation.values import Value
 
 PREFIX, GAIN = "utility/", "_gain"
-Measure = Callable[[Array, Array], dict[str, Array]]
-"""Of one training's predictions (n, ...) and weightings of the test images (R, n): every metric, (R,)."""
+Predicted = NDArray[Any]  # (n, ...), of every test image
+Measure = Callable[[Predicted, Array], dict[str, Array]]
+"""Of one training's predictions and weightings of the test images (R, n): every metric, (R,)."""
 
 
 class Result(NamedTuple):
@@ -78,7 +80,7 @@ class Utility:
 
 def compare(
     arms: Sequence[Arm],
-    predicted: Mapping[str, Sequence[Array]],
+    predicted: Mapping[str, Sequence[Predicted]],
     measure: Measure,
     resamples: Array,
     units: int,
@@ -87,7 +89,7 @@ def compare(
     """Return every arm by every metric.
 
     Arguments:
-        predicted: an arm's predictions (n, ...), one a seed, in the same order of seeds in all arms.
+        predicted: an arm's predictions, one a seed, in the same order of seeds in all arms.
         resamples: weightings of the test images, (R, n).
         units: how many things were resampled.
         undefined: metric -> why it is.

@@ -12,7 +12,7 @@ from anastyle.evaluation.distances import Array
 from anastyle.evaluation.judge import Examples
 from anastyle.evaluation.utility.arms import FEWEST, MAJORITY, Arm, Pool, Synthetic, arms, gather
 from anastyle.evaluation.utility.networks import UNet
-from anastyle.evaluation.utility.results import Utility, compare
+from anastyle.evaluation.utility.results import Predicted, Utility, compare
 from anastyle.evaluation.utility.trainings import Task, Trainings, UtilitySettings
 
 DICE = {"dice": "Dice at a threshold of one half, mean over test images that have a mask with something in it"}
@@ -47,7 +47,7 @@ def segment(
     always = (outlines.float().mean(dim=0) > 0.5).expand(len(truth), -1, -1, -1).numpy()
     predicted = {MAJORITY: [always], **trainings.predictions(chosen)}
 
-    def measure(said: Array, weights: Array) -> dict[str, Array]:
+    def measure(said: Predicted, weights: Array) -> dict[str, Array]:
         return {"dice": weights @ dice(said, truth) / weights.sum(axis=1)}
 
     lowest = Arm(MAJORITY, control=chosen[0].control)
@@ -68,10 +68,10 @@ def outlined(masks: Tensor) -> Tensor:
     return rows
 
 
-def dice(said: Array, truth: Array) -> Array:
+def dice(said: Predicted, truth: Predicted) -> Array:
     """Return the Dice of each of n masks (n, 1, s, s) in {0, 1}; of two empty ones it is undefined."""
-    said, truth = (masks.reshape(len(masks), -1).astype(np.float64) for masks in (said, truth))
-    return 2 * (said * truth).sum(axis=1) / (said.sum(axis=1) + truth.sum(axis=1))
+    one, other = (masks.reshape(len(masks), -1).astype(np.float64) for masks in (said, truth))
+    return 2 * (one * other).sum(axis=1) / (one + other).sum(axis=1)
 
 
 def task(settings: UtilitySettings) -> Task:

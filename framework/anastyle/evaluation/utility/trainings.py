@@ -15,6 +15,7 @@ from anastyle.evaluation.distances import Array
 from anastyle.evaluation.utility.arms import Arm, Pool, Pools, training_set
 from anastyle.evaluation.utility.intervals import resamples
 from anastyle.evaluation.utility.networks import Recipe, answered, trained
+from anastyle.evaluation.utility.results import Predicted
 
 VERSION = 1  # raised when the same settings come to train other networks
 
@@ -61,11 +62,11 @@ class Trainings:
     device: str | torch.device = "cpu"
     cache: Path | None = None
 
-    def predictions(self, arms: Sequence[Arm]) -> dict[str, list[Array]]:
+    def predictions(self, arms: Sequence[Arm]) -> dict[str, list[Predicted]]:
         """Return what each arm's networks predict of the test images, (n, ...), one a seed."""
         return {arm.name: [self.prediction(arm, seed) for seed in self.settings.seeds] for arm in arms}
 
-    def prediction(self, arm: Arm, seed: int) -> Array:
+    def prediction(self, arm: Arm, seed: int) -> Predicted:
         """Return what one network predicts of the test images, (n, ...); arms on real images serve every system."""
         pool = training_set(arm, self.pools.real, self.pools.synthetic, seed)
 
