@@ -109,7 +109,7 @@ def test_arms_are_the_rows_of_a_table(news):
 
     assert [row.variant for row in rows] == ["majority", "real", "real + duplicates", "synthetic", "real + synthetic"]
     assert "12 real and 240 synthetic images at 16 px; tested on 120 real test images;" in text
-    assert "100 steps of 16 in every arm" in text
+    assert "80 steps of 16 in every arm" in text
     assert "†" not in text  # all arms are measured alike
 
 
@@ -273,5 +273,6 @@ def test_arms_become_tables_with_those_on_real_images_once():
     assert [column.title for column in scores.columns] == ["F1 weighted", "F1 weighted gained"]
     assert [cell.mean for cell in scores.lines[1].cells] == [0.7, 0.1]
     assert scores.lines[0].cells[1].mean is None
+    assert "| 0.100 (0.000 to 0.200) |" in markdown(scores)
     assert [column.title for column in recalls.columns] == ["nv"]
     assert utility_tables([Row("full", 1, {})]) == []

@@ -56,6 +56,7 @@ class Column:
     lower_is_better: bool
     scale: float = 1.0
     digits: int = 2
+    difference: bool = False  # shown with its interval, and not ranked
 
     @property
     def arrow(self) -> str:
@@ -104,6 +105,8 @@ class Table:
         text = shown.show(cell.mean)
         if cell.std is not None:
             text += f" ± {shown.show(cell.std)}"
+        elif shown.difference and cell.low is not None and cell.high is not None:
+            text += f" ({shown.show(cell.low)} to {shown.show(cell.high)})"
         return text + ("†" if cell.differs else "")
 
 
@@ -225,7 +228,7 @@ def rank(cells: dict[tuple[str, str], Cell], variants: list[str], shown: Column)
     known = {name: number for name, number in numbers.items() if number is not None}
     measured = {name: round(number * shown.scale, shown.digits) for name, number in known.items()}
     order = sorted(set(measured.values()), reverse=not shown.lower_is_better)
-    if len(order) < 2:  # nothing is better than anything
+    if len(order) < 2 or shown.difference:  # nothing is better than anything
         return
     for name, number in measured.items():
         place = order.index(number) + 1

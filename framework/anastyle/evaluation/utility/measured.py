@@ -71,5 +71,5 @@ def column(key: str) -> Column:
     """Return how a metric is shown."""
     if key.startswith(RECALL):
         return Column(key, key.removeprefix(RECALL), False, digits=3)
-    metric = key.removesuffix(GAIN)
-    return Column(key, TITLES[metric] + (" gained" if key.endswith(GAIN) else ""), False, digits=3)
+    gain = key.endswith(GAIN)
+    return Column(key, TITLES[key.removesuffix(GAIN)] + (" gained" if gain else ""), False, digits=3, difference=gain)
