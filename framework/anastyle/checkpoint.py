@@ -4,6 +4,7 @@ A folder is written beside its place, sealed with ``COMPLETE.json`` (sha256 and 
 and renamed. Tensors are safetensors, the rest is JSON; there is no pickle anywhere.
 """
 
+import hashlib
 import json
 import os
 import re
@@ -128,6 +129,15 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[st
     """Write named tensors, of any device and layout, as safetensors."""
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     save_file(plain, path, metadata=dict(metadata) if metadata else None)
+
+
+def tensors_hash(tensors: Mapping[str, Tensor], about: str = "") -> str:
+    """Return a hash of named tensors, and of what else names them, in hexadecimal; the order does not matter."""
+    digest = hashlib.sha256(about.encode())
+    for name, tensor in sorted(tensors.items()):
+        plain = tensor.detach().cpu()
+        digest.update(name.encode() + (plain.float() if plain.is_floating_point() else plain).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from anastyle import DATASETS, FEATURES, DataError
 from anastyle.config import section
-from anastyle.data.images import pixels_of
+from anastyle.data.images import picture_of, pixels_of
 from anastyle.evaluation.memorisation import search
 from anastyle.evaluation.memorisation.bench import Bench
-from anastyle.evaluation.memorisation.calibrate import FEWEST_HELD, picture, same_picture, threshold, wilson
+from anastyle.evaluation.memorisation.calibrate import FEWEST_HELD, same_picture, threshold, wilson
 from anastyle.evaluation.memorisation.gate import MARGIN, gate
 from anastyle.evaluation.memorisation.record import FILE, SHEET, read
 from anastyle.evaluation.memorisation.sheet import SIDE
@@ -76,7 +76,7 @@ def compressed(images: Tensor) -> Tensor:
     found = []
     for image in images:
         file = io.BytesIO()
-        picture(image).save(file, "JPEG", quality=50)
+        picture_of(image).save(file, "JPEG", quality=50)
         found.append(pixels_of(Image.open(file)))
     return torch.stack(found)
 
@@ -266,7 +266,7 @@ def test_a_record_is_read_back(train: Drawn, held: Drawn, bench: Bench, tmp_path
     assert json.loads((tmp_path / FILE).read_text())["verdict"] == "failed"
     with Image.open(tmp_path / SHEET) as sheet:
         left = np.asarray(sheet.crop((0, 0, SIDE, SIDE)))
-    first = picture(train.images[found.pairs[0].generated]).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
+    first = picture_of(train.images[found.pairs[0].generated]).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
     assert np.array_equal(left, np.asarray(first))
     for broken in ('{"verdict": "passed"}', (tmp_path / FILE).read_text().replace('"failed"', '"fine"')):
         (tmp_path / FILE).write_text(broken)

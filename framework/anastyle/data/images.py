@@ -127,6 +127,11 @@ def pixels_of(image: Image.Image) -> Tensor:
     return torch.from_numpy(array[None] if array.ndim == 2 else array.transpose(2, 0, 1).copy())
 
 
+def picture_of(pixels: Tensor) -> Image.Image:
+    """Return pixels, uint8 (3, H, W), as an RGB image: the way back from ``pixels_of``."""
+    return Image.fromarray(np.ascontiguousarray(pixels.permute(1, 2, 0).cpu().numpy()))
+
+
 def _load(source: Path | bytes, name: str) -> Image.Image:
     """Open and decode, the checks that cost nothing first."""
     if isinstance(source, Path) and source.name.lower().endswith(VOLUMES):

@@ -1,6 +1,5 @@
 """A small classifier of images with many answers: the judge's network, and the trunk of the ``domain`` features."""
 
-import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from anastyle.checkpoint import tensors_hash
 from anastyle.errors import DataError, MissingError
 from anastyle.evaluation.lesion import View, extent, placed, polar, sample, square, views
 from anastyle.evaluation.resizing import resized
@@ -196,11 +196,7 @@ class Classifier(nn.Module):
 
     def fingerprint(self) -> str:
         """Name the network by its weights, eight hexadecimal digits."""
-        digest = hashlib.sha256(json.dumps(self.heads).encode())
-        for name, tensor in sorted(self.state_dict().items()):
-            digest.update(name.encode())
-            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-        return digest.hexdigest()[:8]
+        return tensors_hash(self.state_dict(), json.dumps(self.heads))[:8]
 
 
 def convolution(inputs: int, outputs: int, size: int, stride: int) -> list[nn.Module]:

@@ -127,11 +127,11 @@ def mean_value(values: dict[str, Value], right: Array, how: str, settings: Setti
     )
 
 
-def share(hits: Array, settings: Settings) -> tuple[float, float | None, float | None]:
-    """Return the mean of hits (n,) and its 95 % bootstrap interval over images."""
+def share(hits: Array, settings: Settings, *, stream: int = 2) -> tuple[float, float | None, float | None]:
+    """Return the mean of hits (n,), or of any amounts, and its 95 % bootstrap interval over images."""
     if not settings.draws:
         return float(hits.mean()), None, None
-    rng = np.random.default_rng([settings.seed, 2])
+    rng = np.random.default_rng([settings.seed, stream])
     draws = hits[rng.integers(len(hits), size=(settings.draws, len(hits)))].mean(axis=1)
     low, high = np.percentile(draws, [2.5, 97.5])
     return float(hits.mean()), float(low), float(high)

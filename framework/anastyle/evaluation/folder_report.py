@@ -7,11 +7,12 @@ from io import StringIO
 from pathlib import Path
 from typing import NamedTuple
 
+from anastyle.evaluation.formats import in_full, piped
 from anastyle.evaluation.measures import NUMBERS, Number, key_of
+from anastyle.evaluation.tables import DASH
 from anastyle.evaluation.values import Value
 from anastyle.files import write_whole
 
-DASH = "—"
 LEGEND = (
     "↓ lower is better, ↑ higher is better; the interval is of 95 %; "
     "floor: real images against other real images, what a perfect generator would get"
@@ -94,7 +95,7 @@ def as_markdown(found: Comparison) -> str:
     for line in lines(found):
         value = line.value
         cells = (line.network, line.title, shown(value.value), line.span, shown(value.floor), value.n, value.hash)
-        rows.append("| " + " | ".join(map(str, cells)) + " |")
+        rows.append(piped([str(cell) for cell in cells]))
     rows += ["", f"{LEGEND}. Numbers compare where their cards are the same.", ""]
     rows += [f"- Note: {note}." for note in found.notes]
     rows += [f"- {line.value.hash}: {line.value.protocol}." for line in lines(found)]
@@ -108,7 +109,7 @@ def as_csv(found: Comparison) -> str:
     writer.writerow(["features", "number", "value", "low", "high", "floor", "n", "card", "protocol"])
     for line in lines(found):
         value = line.value
-        numbers = ["" if x is None else repr(x) for x in (value.value, value.low, value.high, value.floor)]
+        numbers = in_full(value.value, value.low, value.high, value.floor)
         writer.writerow([line.network, line.number.title, *numbers, value.n, value.hash, value.protocol])
     return out.getvalue()
 

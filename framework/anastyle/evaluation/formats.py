@@ -61,9 +61,14 @@ def comma_separated(tables: list[Table]) -> str:
     for table in tables:
         for line in [*table.lines, *table.bounds]:
             for shown, cell in zip(table.columns, line.cells, strict=True):
-                numbers = ["" if x is None else repr(x) for x in (cell.mean, cell.std, cell.low, cell.high)]
+                numbers = in_full(cell.mean, cell.std, cell.low, cell.high)
                 writer.writerow([line.name, shown.key, *numbers, cell.seeds, cell.n, table.protocols[shown.key]])
     return out.getvalue()
+
+
+def in_full(*numbers: float | None) -> list[str]:
+    """Return numbers with every digit, and nothing for what is missing."""
+    return ["" if number is None else repr(number) for number in numbers]
 
 
 def latex(table: Table) -> str:

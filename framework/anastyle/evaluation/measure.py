@@ -14,7 +14,7 @@ from torch import Tensor
 from anastyle.checkpoint import is_complete, load_tensors, write_folder
 from anastyle.config import section, typed
 from anastyle.data.cache import cached
-from anastyle.data.images import unsigned
+from anastyle.data.images import picture_of, unsigned
 from anastyle.data.loader import in_order
 from anastyle.evaluation.control.measured import control_values
 from anastyle.evaluation.control.segmenter import Segmenter
@@ -183,4 +183,4 @@ def sheet(images: Tensor, columns: int = 8) -> Image.Image:
     for i, image in enumerate(images):
         top, left = i // columns * (side + 2), i % columns * (side + 2)
         page[:, top : top + side, left : left + side] = image
-    return Image.fromarray(page.permute(1, 2, 0).numpy())
+    return picture_of(page)

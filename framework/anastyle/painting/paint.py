@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from PIL import Image
 
-from anastyle.data.images import unsigned
+from anastyle.data.images import picture_of, unsigned
 from anastyle.devices import device, use_all_cores
 from anastyle.errors import ConfigError, DataError, NumericalError
 from anastyle.interfaces import Sample
@@ -133,7 +133,7 @@ def store(out: Path, found: Sample, abouts: Any) -> None:
             about = {**about, "mask": f"{MASKS}/{about['image']}"}
             pixels = (found.mask[i, 0] >= 0.5).to(torch.uint8).mul(255).cpu().numpy()
             write_image(out / about["mask"], Image.fromarray(pixels), about)
-        write_image(out / about["image"], Image.fromarray(image.permute(1, 2, 0).numpy()), about)
+        write_image(out / about["image"], picture_of(image), about)
 
 
 def write_sheet(out: Path, paths: list[Path], seeds: int) -> None:

@@ -6,6 +6,7 @@ A training stage is one module whose losses come out of ``forward``, so that DDP
 from dataclasses import dataclass
 
 INSTRUMENTS = 2  # version of the networks that measure: their architecture and their training
+MEASURES = 1  # version of what is measured with them
 
 
 @dataclass(frozen=True)
@@ -29,5 +30,5 @@ PLANS = {
         reads_captions=True,
     ),
     "generate": StagePlan(sections=(), after=("diffuse",), trained=False, version=2),
-    "evaluate": StagePlan(sections=(), after=("generate",), trained=False, version=3),
+    "evaluate": StagePlan(sections=(), after=("generate",), trained=False, version=INSTRUMENTS + MEASURES),
 }

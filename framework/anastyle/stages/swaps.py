@@ -45,11 +45,12 @@ def swap(
     """Paint every pair of captions four times. Words are read as ``anastyle sample --anatomy --style`` reads them."""
     count = len(captions) // 2
     first, second = captions[:count], captions[count : 2 * count]
+    same = [by_factor(a.anatomy, a.style) for a in first]
     asked: dict[str, list[Prompt]] = {
-        "same": [by_factor(a.anatomy, a.style) for a in first],
+        "same": same,
         "anatomy": [by_factor(b.anatomy, a.style) for a, b in zip(first, second, strict=True)],
         "style": [by_factor(a.anatomy, b.style) for a, b in zip(first, second, strict=True)],
-        "noise": [by_factor(a.anatomy, a.style) for a in first],
+        "noise": same,
     }
     reader.to(device).eval()
     backbone.to(device).eval()

@@ -4,7 +4,6 @@ Latents leave this file scaled to zero mean and unit variance: the mean and scal
 when the autoencode stage ends, and stored with the weights.
 """
 
-import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from anastyle import AUTOENCODERS, Autoencoder, Batch, Losses
+from anastyle.checkpoint import tensors_hash
 from anastyle.devices import no_autocast
 from anastyle.weights import Checkpoint
 from anastyle_plugins.pretrained import SHIPPED, checkpoint, load
@@ -121,10 +121,7 @@ class KL(Autoencoder):
 
     def fingerprint(self) -> str:
         """Return a hash of the weights."""
-        digest = hashlib.sha256()
-        for name, tensor in sorted(self.state_dict().items()):
-            digest.update(name.encode() + tensor.detach().cpu().float().numpy().tobytes())
-        return digest.hexdigest()[:16]
+        return tensors_hash(self.state_dict())[:16]
 
     def sync(self) -> None:
         """Have the diffusers model say the scale and shift in use: loaded weights bring theirs as buffers."""

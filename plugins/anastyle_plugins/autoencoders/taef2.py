@@ -4,7 +4,6 @@ A folder holds ``encoder.safetensors`` and ``decoder.safetensors``; their keys n
 leave this file centred and scaled to unit variance.
 """
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from anastyle import AUTOENCODERS, Autoencoder, Batch, DataError, Losses
+from anastyle.checkpoint import tensors_hash
 from anastyle.devices import no_autocast
 from anastyle.weights import Checkpoint, find
 
@@ -86,10 +86,7 @@ class TAEF2(Autoencoder):
 
     def fingerprint(self) -> str:
         """Return a hash of the weights and of the scale."""
-        digest = hashlib.sha256(f"{self.config.scale} {self.config.shift}".encode())
-        for name, tensor in sorted(self.state_dict().items()):
-            digest.update(name.encode() + tensor.detach().cpu().numpy().tobytes())
-        return digest.hexdigest()[:16]
+        return tensors_hash(self.state_dict(), f"{self.config.scale} {self.config.shift}")[:16]
 
 
 class Block(nn.Module):

@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from anastyle_plugins.encoders._moments import moments
+from anastyle_plugins.encoders._surface import slopes
 
 ANGLES, RINGS = 64, 48
 REACH = 1.2  # how far from its centre a lesion is looked for, in half image widths
@@ -27,19 +28,18 @@ def outline(image: Tensor, lesion: Tensor) -> Tensor:
 
     Turning the image changes none of 6 to 17. Where there is no lesion, the profile is flat.
     """
-    profile = radii(lesion)  # (B, ANGLES)
+    place = moments(lesion)[:, 0, :PLACE]
+    profile = radii(lesion, place[:, 1:3])  # (B, ANGLES)
     ratio = profile / profile.mean(dim=1, keepdim=True).clamp(min=1e-3) - 1
     waves = torch.fft.rfft(ratio, norm="forward")
     size = 2 * waves.abs()
     rough = size[:, HARMONICS + 1 : FINE].square().sum(dim=1, keepdim=True).sqrt()
     harmonics = (torch.cat([size[:, 1 : HARMONICS + 1], rough], dim=1) + FAINT).log()
-    place = moments(lesion)[:, 0, :PLACE]
     return torch.cat([place, harmonics, mirrored(ratio)[:, None], sharpness(image, lesion)], dim=1)
 
 
-def radii(lesion: Tensor) -> Tensor:
-    """Return how far lesions (B, 1, H, W) reach from their centroid at each angle, (B, ANGLES), in half widths."""
-    centre = moments(lesion)[:, 0, 1:3]  # (B, 2): x, y
+def radii(lesion: Tensor, centre: Tensor) -> Tensor:
+    """Return how far lesions (B, 1, H, W) reach from a centre (B, 2), x and y, at each angle, (B, ANGLES)."""
     angle = torch.arange(ANGLES, device=lesion.device) / ANGLES * 2 * torch.pi
     ring = (torch.arange(RINGS, device=lesion.device) + 0.5) / RINGS * REACH
     spokes = ring[:, None, None] * torch.stack([angle.cos(), angle.sin()], dim=-1)  # (RINGS, ANGLES, 2)
@@ -58,8 +58,7 @@ def sharpness(image: Tensor, lesion: Tensor) -> Tensor:
     """Return the log ratios (B, 2) of the mean slope on the outline to that just inside and just outside of it."""
     step = max(1, round(lesion.shape[-1] / 64))
     grey = image.mean(dim=1, keepdim=True)
-    right = F.pad(grey[..., 2:] - grey[..., :-2], (1, 1, 0, 0))
-    down = F.pad(grey[..., 2:, :] - grey[..., :-2, :], (0, 0, 1, 1))
+    right, down = slopes(grey)
     slope = (right**2 + down**2 + 1e-8).sqrt()
     grown, far = (F.max_pool2d(lesion, 2 * k + 1, 1, k) for k in (step, 3 * step))
     shrunk, deep = (1 - F.max_pool2d(1 - lesion, 2 * k + 1, 1, k) for k in (step, 3 * step))

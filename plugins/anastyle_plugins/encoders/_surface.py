@@ -52,12 +52,11 @@ def described(band: Tensor, where: Tensor) -> Tensor:
 
     energy = mean(band**2)
     steady = energy + FAINT
-    right = F.pad(band[..., 2:] - band[..., :-2], (1, 1, 0, 0))
-    down = F.pad(band[..., 2:, :] - band[..., :-2, :], (0, 0, 1, 1))
-    slope, across, along = mean(right**2 + down**2) + FAINT, mean(right**2 - down**2), mean(2 * right * down)
+    right, down = slopes(band)
+    length, square, product = right**2 + down**2, right**2 - down**2, 2 * right * down
+    slope, across, along = mean(length) + FAINT, mean(square), mean(product)
     # (right + i down)**4 / |.|**2: its angle counts fourfold, its length is the slope's energy
-    square, product = right**2 - down**2, 2 * right * down
-    weight = (right**2 + down**2 + FAINT).reciprocal()
+    weight = (length + FAINT).reciprocal()
     four = (mean((square**2 - product**2) * weight) ** 2 + mean(2 * square * product * weight) ** 2).sqrt()
     return torch.stack(
         [
@@ -69,6 +68,12 @@ def described(band: Tensor, where: Tensor) -> Tensor:
         ],
         dim=1,
     )
+
+
+def slopes(image: Tensor) -> tuple[Tensor, Tensor]:
+    """Return how images (B, C, H, W) rise to the right and downwards, central differences, both (B, C, H, W)."""
+    right = F.pad(image[..., 2:] - image[..., :-2], (1, 1, 0, 0))
+    return right, F.pad(image[..., 2:, :] - image[..., :-2, :], (0, 0, 1, 1))
 
 
 def blurred(image: Tensor, sigma: float) -> Tensor:

@@ -81,10 +81,14 @@ class Pretrained(Feature):
 def load(cls: Any, checkpoint: Checkpoint) -> Any:
     """Return a transformers model of a local folder, in float32; code that lies beside the weights is never run.
 
+    On the meta device it is an empty one of the class's own sizes.
+
     Raises:
         MissingError: the weights are not here.
         DataError: they are another model's.
     """
+    if torch.get_default_device().type == "meta":  # where no weights are wanted
+        return cls(cls.config_class())
     folder = find(checkpoint)
     try:
         with quiet():  # of a whole model, the rest is not loaded: there is nothing to warn of

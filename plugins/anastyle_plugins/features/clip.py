@@ -29,13 +29,10 @@ class CLIP(Pretrained):
     colours = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
 
     def __init__(self, config: Config, *, classes: int = 0) -> None:
-        from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection  # late: a long import
+        from transformers import CLIPVisionModelWithProjection  # late: a long import
 
         super().__init__(config)
-        if torch.get_default_device().type == "meta":
-            self.network: Any = CLIPVisionModelWithProjection(CLIPVisionConfig())
-        else:
-            self.network = load(CLIPVisionModelWithProjection, self.checkpoints(config)[0])
+        self.network = load(CLIPVisionModelWithProjection, self.checkpoints(config)[0])
         self.side = self.network.config.image_size
 
     @classmethod

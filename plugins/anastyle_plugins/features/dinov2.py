@@ -31,14 +31,11 @@ class DINOv2(Pretrained):
     colours = IMAGENET
 
     def __init__(self, config: Config, *, classes: int = 0) -> None:
-        from transformers import Dinov2Config, Dinov2Model  # late: a long import
+        from transformers import Dinov2Model  # late: a long import
 
         super().__init__(config)
         self.side = config.side
-        if torch.get_default_device().type == "meta":
-            self.network: Any = Dinov2Model(Dinov2Config())
-        else:
-            self.network = load(Dinov2Model, self.checkpoints(config)[0])
+        self.network = load(Dinov2Model, self.checkpoints(config)[0])
         patch = self.network.config.patch_size
         if config.side < patch or config.side % patch:
             raise ConfigError(f"feature.side={config.side}: must be a multiple of the model's patch, {patch} pixels.")

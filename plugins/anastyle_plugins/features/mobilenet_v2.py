@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from anastyle import FEATURES
@@ -29,13 +28,10 @@ class MobileNetV2(Pretrained):
     colours = (HALF, HALF)
 
     def __init__(self, config: Config, *, classes: int = 0) -> None:
-        from transformers import MobileNetV2Config, MobileNetV2Model  # late: a long import
+        from transformers import MobileNetV2Model  # late: a long import
 
         super().__init__(config)
-        if torch.get_default_device().type == "meta":
-            self.network: Any = MobileNetV2Model(MobileNetV2Config())
-        else:
-            self.network = load(MobileNetV2Model, self.checkpoints(config)[0])
+        self.network = load(MobileNetV2Model, self.checkpoints(config)[0])
         self.side = self.network.config.image_size
 
     @classmethod

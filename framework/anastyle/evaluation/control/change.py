@@ -15,12 +15,14 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from anastyle.evaluation.evaluate import share
 from anastyle.evaluation.reference import Settings
 from anastyle.evaluation.values import Value
 
 CHANGE = "change/"
 OWN = {"anatomy": ("outline",), "style": ("colour", "texture")}  # what a text should change
 OTHER = {"anatomy": ("colour", "texture", "surroundings"), "style": ("outline",)}  # what it should leave alone
+STREAM = 5  # of the bootstrap's draws
 FEWEST = 10  # pairs with a lesion in both images, below which nothing is said
 OPPONENT = ((1 / 3, 1 / 3, 1 / 3), (0.5, -0.5, 0.0), (0.25, 0.25, -0.5))  # lightness, red-green, yellow-blue
 BLURS = (3, 5, 9)  # pixels a side; a band of fineness lies between one and the next
@@ -73,7 +75,9 @@ def changes(
         for what in (*OWN[text], *OTHER[text]):
             floor = float(moved[what][still].mean())
             protocol = _protocol(text, what, name, settings)
-            values[f"{CHANGE}{text}/{what}"] = _value(changed[what][kept], floor, protocol, settings)
+            amounts = changed[what][kept]
+            estimate = share(amounts, settings, stream=STREAM)
+            values[f"{CHANGE}{text}/{what}"] = Value(*estimate, floor=floor, n=len(amounts), protocol=protocol)
     return values
 
 
@@ -110,15 +114,6 @@ def difference(one: Look, other: Look, unit: Look) -> dict[str, Array]:
 def apart(one: Tensor, other: Tensor, unit: Tensor) -> Tensor:
     """Return the distance of (n, C) from (n, C), each number in units of its spread over (m, C), (n,)."""
     return ((one - other) / unit.std(dim=0).clamp(min=LEAST)).square().mean(dim=1).sqrt()
-
-
-def _value(amounts: Array, floor: float, protocol: str, settings: Settings) -> Value:
-    low = high = None
-    if settings.draws:
-        rng = np.random.default_rng([settings.seed, 5])
-        means = amounts[rng.integers(len(amounts), size=(settings.draws, len(amounts)))].mean(axis=1)
-        low, high = (float(bound) for bound in np.percentile(means, [2.5, 97.5]))
-    return Value(float(amounts.mean()), low, high, floor=floor, n=len(amounts), protocol=protocol)
 
 
 def _protocol(text: str, what: str, name: str, settings: Settings) -> str:

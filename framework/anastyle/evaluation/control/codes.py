@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from anastyle.evaluation.evaluate import share
 from anastyle.evaluation.reference import Settings
 from anastyle.evaluation.values import Value
+from anastyle.interfaces import Factors
 
 PROBE, DCI, RETRIEVAL = "probe/", "dci/", "retrieval/"
-KINDS = ("anatomy", "style")
+KINDS = Factors._fields
 FOLDS = 5
 TREES = 40
 FEWEST = 50  # images, below which nothing is probed

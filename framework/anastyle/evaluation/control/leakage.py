@@ -14,9 +14,10 @@ from torch import Tensor
 
 from anastyle.evaluation.reference import Settings
 from anastyle.evaluation.values import Value
+from anastyle.interfaces import Factors
 
 SWAP = "swap/"
-KINDS = ("anatomy", "style")
+KINDS = Factors._fields
 Hits = NDArray[np.float64]  # (factors, pairs): 1 where an answer changed, NaN where the cell does not ask
 
 

@@ -4,13 +4,12 @@ An instrument like the judge: trained once per data set, with its own seed; its 
 far it can be trusted.
 """
 
-import hashlib
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from anastyle.checkpoint import load_tensors, save_tensors, tensors_hash
 from anastyle.errors import DataError
 from anastyle.evaluation.judge import Examples
 from anastyle.evaluation.utility.arms import pool
@@ -48,14 +47,14 @@ class Segmenter:
         return answered(self.network, images, next(self.network.parameters()).device) > 0
 
     def save(self, path: Path) -> None:
-        """Write the weights, without pickle."""
-        save_file({name: value.detach().cpu().contiguous() for name, value in self.network.state_dict().items()}, path)
+        """Write the weights."""
+        save_tensors(path, self.network.state_dict())
 
     @classmethod
     def load(cls, path: Path) -> "Segmenter":
         """Read what ``save`` wrote."""
         network = UNet(width=RECIPE.width)
-        network.load_state_dict(load_file(path))
+        network.load_state_dict(load_tensors(path))
         return cls(network)
 
     def words(self, held: Examples, side: int) -> str:
@@ -69,7 +68,4 @@ class Segmenter:
 
     def fingerprint(self) -> str:
         """Name the segmenter by its weights."""
-        digest = hashlib.sha256()
-        for _, value in sorted(self.network.state_dict().items()):
-            digest.update(value.detach().cpu().contiguous().numpy().tobytes())
-        return f"segmenter-{digest.hexdigest()[:8]}"
+        return f"segmenter-{tensors_hash(self.network.state_dict())[:8]}"

@@ -17,12 +17,11 @@ rule, such as a lesion photographed twice.
 import math
 from typing import NamedTuple
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from anastyle.data.audit import Audit
+from anastyle.data.images import picture_of
 from anastyle.evaluation.memorisation.search import Nearest, Pictures
 
 LEVEL = 0.01  # of new images that are taken for copies, in each space
@@ -75,10 +74,5 @@ def same_picture(one: Tensor, other: Tensor) -> bool:
     """Say whether the audit takes two uint8 images (3, H, W), or one and the other's mirror image, for one picture."""
     audit = Audit()
     for key, image in (("one", one), ("other", other), ("mirrored", other.flip(-1))):
-        audit.add(key, picture(image))
+        audit.add(key, picture_of(image))
     return any("one" in (twin.first, twin.second) for twin in audit.twins())
-
-
-def picture(image: Tensor) -> Image.Image:
-    """Return a uint8 image (3, H, W) for PIL."""
-    return Image.fromarray(np.ascontiguousarray(image.permute(1, 2, 0).numpy()))

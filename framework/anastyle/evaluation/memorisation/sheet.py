@@ -4,7 +4,7 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from anastyle.evaluation.memorisation.calibrate import picture
+from anastyle.data.images import picture_of
 from anastyle.evaluation.memorisation.record import Pair
 from anastyle.evaluation.memorisation.search import Pictures
 
@@ -22,7 +22,7 @@ def pairs_sheet(pairs: list[Pair], generated: Tensor, train: Pictures) -> Image.
         left, top = at % columns * width, at // columns * height
         draw.multiline_text((left, top + SIDE), words(pair), fill="black", spacing=1)
         for image in (generated[pair.generated], train.pixels(torch.tensor([pair.row]))[0]):
-            page.paste(picture(image).resize((SIDE, SIDE), Image.Resampling.BICUBIC), (left, top))
+            page.paste(picture_of(image).resize((SIDE, SIDE), Image.Resampling.BICUBIC), (left, top))
             left += SIDE + GAP
     return page
 

@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from anastyle.data.audit import GREY
-from anastyle.evaluation.classifier import resized
 from anastyle.evaluation.features import features_of
+from anastyle.evaluation.resizing import resized
 from anastyle.interfaces import Feature
 
 SIDE, MARGIN = 24, 2  # pixels of a compared window, and how far it may move within the thumbnail

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from anastyle.data.images import unsigned
 from anastyle.errors import DataError
+from anastyle.evaluation.features import pixels_hash
 from anastyle.evaluation.judge import Examples, pixels, shown
 from anastyle.evaluation.resizing import resized
 from anastyle.streams import seed_for
@@ -37,6 +38,10 @@ class Pool(NamedTuple):
     def take(self, rows: Tensor) -> "Pool":
         """Return some of the images, in that order."""
         return Pool(self.images[rows], self.labels[rows], None if self.masks is None else self.masks[rows])
+
+    def fingerprint(self) -> str:
+        """Name the pool by all that is in it."""
+        return pixels_hash(*(part for part in self if part is not None))
 
 
 class Pools(NamedTuple):

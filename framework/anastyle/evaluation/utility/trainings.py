@@ -1,6 +1,5 @@
 """One network for each arm and seed, what it predicts of the test images, and the sentence that says how."""
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -78,8 +77,8 @@ class Trainings:
             return compute()["predicted"].numpy()
         identity = {
             "what": f"utility, {self.task.name}, version {VERSION}",
-            "train": digest(pool),
-            "test": digest(self.pools.test),
+            "train": pool.fingerprint(),
+            "test": self.pools.test.fingerprint(),
             "recipe": asdict(self.settings.recipe),
             "seed": seed,
             "device": torch.device(self.device).type,
@@ -126,12 +125,3 @@ def interval(settings: UtilitySettings) -> str:
         f"interval: 95 %, Student's t on the variance over {settings.draws} bootstrap draws of test images, by group "
         f"and within classes, {trainings}; for this one synthetic set, and for each comparison by itself"
     )
-
-
-def digest(pool: Pool) -> str:
-    """Return a name for the contents of a pool."""
-    found = hashlib.sha256()
-    for part in pool:
-        if part is not None:
-            found.update(str(tuple(part.shape)).encode() + part.contiguous().numpy().tobytes())
-    return found.hexdigest()
