@@ -158,7 +158,7 @@ def caption(args: Args) -> int:
 
 
 def evaluate(args: Args) -> int:
-    """``anastyle evaluate REAL GENERATED [features=NAME|[a,b]] [feature.path=...] [resize=...] [output=DIR]``."""
+    """``anastyle evaluate REAL GENERATED [features=NAME|[a,b]] [feature.path=...] [train=FOLDER] [output=DIR]``."""
     from anastyle.evaluation.choices import read_choices
     from anastyle.evaluation.folders import evaluate_folders
 
@@ -217,7 +217,8 @@ def build_parser() -> argparse.ArgumentParser:
     verb.add_argument("real", metavar="REAL")
     verb.add_argument("generated", metavar="GENERATED")
     words = "features=NAME or [a,b] (default: those that need no weights), feature.path= of their weights, resize="
-    words += "antialiased|legacy_tf, output= (default: evaluation), cache=, draws=, max_side=, floor=false"
+    words += "antialiased|legacy_tf, train= (a folder: search for copies of it, exit 6 where there are many), "
+    words += "output= (default: evaluation), cache=, draws=, max_side=, floor=false"
     verb.add_argument("words", metavar="option=value", nargs="*", help=words)
     verb = add_file(add_verb(verbs, "run", run, "an experiment; the same command again continues"))
     verb.add_argument("--check", action="store_true", help="only check the file")

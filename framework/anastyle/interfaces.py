@@ -376,6 +376,13 @@ class Captioner(ABC):
     def caption(self, records: list[Record]) -> list[Captioned]:
         """Return one answer per record, in their order; what a record gets hangs on no other record."""
 
+    def attributes(self, record: Record) -> dict[str, dict[str, str]]:
+        """Return what it sees in a record, ``{"anatomy": {"size": "small", ...}, "style": {...}}``.
+
+        Two images that show the same get the same words. Most captioners tell nothing.
+        """
+        return {}
+
 
 class Feature(Component):
     """A network whose outputs distances are measured on. ``(config, *, classes: int)``"""

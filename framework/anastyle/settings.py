@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 from anastyle.config import plain, read_section, read_typed
 from anastyle.data.captions import BUILT_IN, NAME
 from anastyle.errors import ConfigError
-from anastyle.registry import DATASETS
+from anastyle.interfaces import Captioner
+from anastyle.registry import CAPTIONERS, DATASETS
 
 
 @dataclass
@@ -56,7 +57,9 @@ class EvaluateSettings:
     domain_steps: int = 400
     """Training steps of the domain classifier whose features distances are measured on."""
     segmenter_steps: int = 300
-    """Training steps of the segmenter that says what exchanged texts change, on sets with masks and without factors."""
+    """Training steps of the segmenter that says where lesions are, on sets with masks and without known factors."""
+    captioner: str = "template"
+    """Whose attributes say whether images show what was asked, on such sets; empty: nobody's."""
     bootstrap: int = 200
     """Resamples behind an interval."""
     batch_size: int = 256
@@ -79,6 +82,8 @@ class EvaluateSettings:
             utility=0,
             utility_steps=1,
         )
+        if self.captioner and CAPTIONERS.get(self.captioner).attributes is Captioner.attributes:
+            raise ConfigError(f"captioner={self.captioner}: tells no attributes. Choose another, template say.")
 
 
 def refuse_below(settings: Any, **least: float) -> None:

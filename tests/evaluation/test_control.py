@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from anastyle.evaluation.control.change import changes
+from anastyle.evaluation.control.change import changes, look
 from anastyle.evaluation.control.codes import Codes, dci, probes, ranks, retrieval
 from anastyle.evaluation.control.leakage import Asked, leakage
 from anastyle.evaluation.control.measured import kinds_of
@@ -196,7 +196,7 @@ def test_changes_are_seen_where_they_were_made():
     }
     real = discs(radius, another, 5)
 
-    found = {key: value.value for key, value in changes(images, real, dark, "threshold", DRAWS).items()}
+    found = {key: value.value for key, value in changes(images, look(real, dark), dark, "threshold", DRAWS).items()}
 
     assert found["change/anatomy/outline"] > 0.2
     assert found["change/anatomy/colour"] < 0.05
@@ -211,7 +211,7 @@ def test_grain_changes_texture_and_other_noise_is_the_floor():
     images = {"same": smooth, "anatomy": smooth, "style": grainy, "noise": discs(radius + 1, colour)}
     real = torch.cat([discs(radius[:12], colour[:12], grain, seed=grain) for grain in (0, 10)])
 
-    found = changes(images, real, dark, "threshold", DRAWS)
+    found = changes(images, look(real, dark), dark, "threshold", DRAWS)
 
     assert found["change/style/texture"].value > 0.5 > found["change/anatomy/texture"].value
     assert found["change/anatomy/outline"].floor > 0.1 > found["change/anatomy/outline"].value
@@ -219,4 +219,9 @@ def test_grain_changes_texture_and_other_noise_is_the_floor():
 
 def test_nothing_is_said_where_no_lesion_is_found():
     blank = torch.full((24, 3, 32, 32), 200, dtype=torch.uint8)
-    assert changes(dict.fromkeys(("same", "anatomy", "style", "noise"), blank), blank, dark, "threshold", DRAWS) == {}
+    assert (
+        changes(
+            dict.fromkeys(("same", "anatomy", "style", "noise"), blank), look(blank, dark), dark, "threshold", DRAWS
+        )
+        == {}
+    )

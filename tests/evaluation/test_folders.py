@@ -11,6 +11,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from anastyle import FEATURES, ConfigError, DataError, MissingError
+from anastyle.errors import GateError
 from anastyle.evaluation.choices import read_choices
 from anastyle.evaluation.folders import evaluate_folders
 from anastyle.evaluation.values import Value
@@ -207,3 +208,30 @@ def test_words_that_cannot_be_meant_are_refused_with_the_way_out(pair, tmp_path,
         evaluate_folders(*pair, read_choices([f"output={tmp_path / 'out'}", *words]))
 
     assert text in str(found.value)
+
+
+def test_copies_of_training_images_fail_the_gate_when_everything_is_written(tmp_path):
+    real, train = fill(tmp_path / "real", 120, seed=0), fill(tmp_path / "train", 80, seed=1)
+    honest, copied = fill(tmp_path / "honest", 20, seed=2), tmp_path / "copied"
+    shutil.copytree(train, copied, ignore=lambda _, names: [name for name in names if int(name.split(".")[0]) >= 20])
+
+    passed = measured(real, honest, tmp_path / "a", f"train={train}")
+    assert passed["notes"][0].startswith("memorisation: passed: copy rate 0.0 %")
+    assert not json.loads((tmp_path / "a" / "memorisation.json").read_text())["leaked"]
+
+    with pytest.raises(GateError, match=r"copied: its images copy those of .*train: copy rate 100\.0 %") as refusal:
+        measured(real, copied, tmp_path / "b", f"train={train}")
+    assert refusal.value.exit_code == 6
+    assert json.loads((tmp_path / "b" / "memorisation.json").read_text())["verdict"] == "failed"
+    assert "memorisation: failed" in (tmp_path / "b" / "evaluation.md").read_text()
+    assert Image.open(tmp_path / "b" / "memorisation.png").width > 200
+
+
+def test_too_few_real_images_leave_the_gate_undefined_and_training_images_cannot_be_the_real_ones(pair, tmp_path):
+    real, generated = pair
+    train = fill(tmp_path / "train", 20, seed=3)
+
+    few = measured(real, generated, tmp_path / "out", f"train={train}")
+    assert few["notes"][0].startswith("memorisation: undefined: 40 held-out images")
+    with pytest.raises(DataError, match="is the real folder too"):
+        measured(real, generated, tmp_path / "out", f"train={real}")

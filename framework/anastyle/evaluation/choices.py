@@ -20,6 +20,8 @@ class Choices:
     """A person's choices; options of the networks stand apart."""
 
     features: list[str] = field(default_factory=lambda: list(SHIPPED))
+    train: Path | None = None
+    """The images the generating model was trained on: the generated ones are searched for copies of them."""
     output: Path = Path("evaluation")
     cache: Path | None = None
     """Where features are kept; None: in ``output``."""

@@ -106,13 +106,14 @@ def judged_values(
         if name != LABEL:
             right[name] = torch.where(known, (answers[name] == target).double(), torch.nan).numpy()
     if right:  # rows where no factor is known do not occur: factors come with the set, or not at all
-        values[MEAN] = mean_value(values, np.stack(list(right.values())), how, settings)
+        parts = [values[FACTOR + name] for name in right]
+        how = f"Mean accuracy over {len(parts)} factors: {how}"
+        values[MEAN] = mean_value(parts, np.stack(list(right.values())), how, settings)
     return values
 
 
-def mean_value(values: dict[str, Value], right: Array, how: str, settings: Settings) -> Value:
-    """Return the mean accuracy over factors; ``right`` is (factors, n), NaN where the answer is not known."""
-    parts = [value for name, value in values.items() if name.startswith(FACTOR)]
+def mean_value(parts: list[Value], right: Array, protocol: str, settings: Settings) -> Value:
+    """Return the mean of shares; ``right`` (parts, n) is what they are shares of, NaN where nothing is known."""
     _, low, high = share(np.nanmean(right, axis=0), settings)
     decoded = [part.decoded for part in parts if part.decoded is not None]
     return Value(
@@ -121,7 +122,7 @@ def mean_value(values: dict[str, Value], right: Array, how: str, settings: Setti
         high,
         floor=float(np.mean([part.floor or 0.0 for part in parts])),
         n=right.shape[1],
-        protocol=f"Mean accuracy over {len(parts)} factors: {how}",
+        protocol=protocol,
         ceiling=float(np.mean([part.ceiling or 0.0 for part in parts])),
         decoded=float(np.mean(decoded)) if decoded else None,
     )

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from anastyle.evaluation.formats import in_full, piped
 from anastyle.evaluation.measures import NUMBERS, Number, key_of
+from anastyle.evaluation.memorisation.record import FILE, Memorisation
 from anastyle.evaluation.tables import DASH
 from anastyle.evaluation.values import Value
 from anastyle.files import write_whole
@@ -34,6 +35,12 @@ class Comparison(NamedTuple):
     networks: list[str]
     values: dict[str, Value]
     notes: list[str]
+    copied: Memorisation | None = None
+
+    @property
+    def remarks(self) -> list[str]:
+        """The notes, and before them what the memorisation gate says."""
+        return [*([f"memorisation: {self.copied.verdict}: {self.copied.reason}"] if self.copied else []), *self.notes]
 
 
 class Line(NamedTuple):
@@ -85,7 +92,7 @@ def as_text(found: Comparison) -> str:
             rows += ["", f"  {network:<22}{'value':>12}{'95 % interval':>28}{'floor':>14}"]
         value, floor = shown(line.value.value), shown(line.value.floor)
         rows.append(f"    {line.title:<20}{value:>12}{line.span:>28}{floor:>14}")
-    return "\n".join([*rows, "", f"  {LEGEND}", *(f"  note: {note}" for note in found.notes), ""])
+    return "\n".join([*rows, "", f"  {LEGEND}", *(f"  note: {note}" for note in found.remarks), ""])
 
 
 def as_markdown(found: Comparison) -> str:
@@ -97,7 +104,7 @@ def as_markdown(found: Comparison) -> str:
         cells = (line.network, line.title, shown(value.value), line.span, shown(value.floor), value.n, value.hash)
         rows.append(piped([str(cell) for cell in cells]))
     rows += ["", f"{LEGEND}. Numbers compare where their cards are the same.", ""]
-    rows += [f"- Note: {note}." for note in found.notes]
+    rows += [f"- Note: {note}." for note in found.remarks]
     rows += [f"- {line.value.hash}: {line.value.protocol}." for line in lines(found)]
     return "\n".join(rows) + "\n"
 
@@ -119,13 +126,17 @@ def as_json(found: Comparison) -> str:
     sides = {name: {"folder": str(side.folder), "images": side.images} for name, side in
              (("real", found.real), ("generated", found.generated))}  # fmt: skip
     values = {key: {**value.to_json(), "hash": value.hash} for key, value in found.values.items()}
-    return json.dumps({**sides, "notes": found.notes, "values": values}, indent=2, ensure_ascii=False) + "\n"
+    return json.dumps({**sides, "notes": found.remarks, "values": values}, indent=2, ensure_ascii=False) + "\n"
 
 
 def write(found: Comparison, folder: Path) -> list[Path]:
-    """Write evaluation.json, .md and .csv into a folder and return where they are."""
+    """Write evaluation.json, .md and .csv, and what is known of copies, into a folder and return where they are."""
     folder.mkdir(parents=True, exist_ok=True)
     texts = {"json": as_json(found), "md": as_markdown(found), "csv": as_csv(found)}
     for suffix, text in texts.items():
         write_whole(folder / f"evaluation.{suffix}", text.encode())
-    return [folder / f"evaluation.{suffix}" for suffix in texts]
+    written = [folder / f"evaluation.{suffix}" for suffix in texts]
+    if found.copied:
+        found.copied.write(folder)
+        written.append(folder / FILE)
+    return written

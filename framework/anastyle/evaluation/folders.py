@@ -1,8 +1,8 @@
 """``anastyle evaluate REAL GENERATED``: how far one folder of images is from another.
 
 Without any weights it looks at the upper spectrum (``highfreq``) and at colour by place (``colour``): they see wrong
-colours, blur and grain, not wrong anatomy. With ``features=inception`` and the like it measures on those networks. A
-study measures more (see ``evaluate``).
+colours, blur and grain, not wrong anatomy. With ``features=inception`` and the like it measures on those networks. With
+``train=FOLDER`` it looks for copies of training images. A study measures more (see ``evaluate``).
 """
 
 import sys
@@ -16,10 +16,13 @@ from torch import Tensor
 
 from anastyle.data.images import SUFFIXES, ImageError, open_image, pixels_of, resize
 from anastyle.devices import device
-from anastyle.errors import DataError, listing
+from anastyle.errors import DataError, GateError, listing
 from anastyle.evaluation.choices import SHIPPED, Wish
 from anastyle.evaluation.folder_report import Comparison, Side, as_text, write
 from anastyle.evaluation.measures import distance_values
+from anastyle.evaluation.memorisation.gate import gate
+from anastyle.evaluation.memorisation.record import SHEET, Memorisation
+from anastyle.evaluation.memorisation.search import Pictured
 from anastyle.evaluation.neighbours import FEWEST as FEWEST_NEIGHBOURS
 from anastyle.evaluation.reference import FEWEST, Reference, Settings
 from anastyle.files import sha256_of
@@ -37,30 +40,64 @@ class Folder(NamedTuple):
     files: list[Path]
     sizes: Counter[tuple[int, int]]  # (width, height) -> images
 
+    def names(self) -> list[str]:
+        """Name the files within the folder."""
+        return [str(file.relative_to(self.path)) for file in self.files]
+
 
 def evaluate_folders(real: Path, generated: Path, wish: Wish) -> int:
     """Print, and write to the output folder, the distances between two folders of images. Returns 0.
 
-    Folders are read with everything below them. Images of several sizes are brought to one, and a note says so.
+    Folders are read with everything below them. Images of several sizes are brought to one, and a note says so. Where
+    the training images are named, the real ones say how near to them an image comes that is no copy.
 
     Raises:
         DataError: a folder is missing, holds fewer than ten images or files that are no images, or one picture alone.
         ConfigError, MissingError: features that do not exist, or whose weights are not here.
+        GateError: too many generated images are copies of training images; everything is written.
     """
     networks = {name: network.to(device()) for name, network in wish.networks().items()}
-    folders = [read_folder(Path(real)), read_folder(Path(generated))]
+    folders = [read_folder(path) for path in paths(real, generated, wish.choices.train)]
     side, notes = common_side(folders, wish.choices.max_side)
-    true, fake = (load(folder, side) for folder in folders)
+    true, fake, *trained = (load(folder, side) for folder in folders)
     chosen = split(true, len(fake), side, wish)
     settings = Settings(draws=wish.choices.draws)
     values = distance_values(fake, chosen, networks, settings)
     notes += [note for note in (*folder_notes(folders, chosen), *network_notes(networks, chosen, len(fake))) if note]
-    real_side, generated_side = (Side(folder.path, len(folder.files)) for folder in folders)
-    found = Comparison(real_side, generated_side, list(networks), values, notes)
+    real_side, generated_side = (Side(folder.path, len(folder.files)) for folder in folders[:2])
+    copied = copies(folders, true, fake, trained[0], networks) if trained else None
+    found = Comparison(real_side, generated_side, list(networks), values, notes, copied)
     sys.stdout.write(as_text(found) + "\n")
     for file in write(found, wish.choices.output):
         sys.stdout.write(f"{file}: written\n")
+    if copied and copied.verdict == "failed":
+        raise GateError(
+            f"{generated}: its images copy those of {wish.choices.train}: {copied.reason}.\n"
+            f"  {wish.choices.output / SHEET} shows the pairs that look most like copies."
+        )
     return 0
+
+
+def paths(real: Path, generated: Path, train: Path | None) -> list[Path]:
+    """Return the folders to read, that of the training images last.
+
+    Raises:
+        DataError: the real images are the training images, which cannot say how near to them a new image comes.
+    """
+    if train is not None and train.resolve() == Path(real).resolve():
+        raise DataError(
+            f"train={train}: is the real folder too. Copies are told by real images that no training has seen:\n"
+            "  give held-out images as REAL."
+        )
+    return [Path(path) for path in (real, generated, train) if path is not None]
+
+
+def copies(
+    folders: list[Folder], real: Tensor, generated: Tensor, train: Tensor, networks: dict[str, Feature]
+) -> Memorisation:
+    """Return what the gate says of generated images beside training images; ``folders`` are in that order."""
+    held, trained = (Pictured(folders[at].names(), images) for at, images in ((0, real), (2, train)))
+    return gate(generated, trained, held, {name: made for name, made in networks.items() if name not in SHIPPED})
 
 
 def split(real: Tensor, generated: int, side: int, wish: Wish) -> Reference:

@@ -16,6 +16,8 @@ from anastyle.config import section, typed
 from anastyle.data.cache import cached
 from anastyle.data.images import picture_of, unsigned
 from anastyle.data.loader import in_order
+from anastyle.evaluation.control.faithful import Reader
+from anastyle.evaluation.control.lesions import Lesions
 from anastyle.evaluation.control.measured import control_values
 from anastyle.evaluation.control.segmenter import Segmenter
 from anastyle.evaluation.evaluate import evaluate_images
@@ -28,7 +30,7 @@ from anastyle.evaluation.values import Value
 from anastyle.interfaces import Feature
 from anastyle.parts import Parts
 from anastyle.plan import Node
-from anastyle.registry import FEATURES
+from anastyle.registry import CAPTIONERS, FEATURES
 from anastyle.settings import EvaluateSettings
 from anastyle.stages import INSTRUMENTS
 from anastyle.tracking import Tracker
@@ -44,7 +46,7 @@ class Instruments:
     judge: Judge | None
     real: Reference
     bench: Bench | None = None  # of the memorisation gate; None where no gate is wanted
-    segmenter: Segmenter | None = None  # where there are masks, and no factors that a judge could tell
+    lesions: Lesions | None = None  # where there are masks, and no factors that a judge could tell
 
     @property
     def spaces(self) -> dict[str, Feature]:
@@ -67,16 +69,16 @@ def measure(
     train = parts.data.split("train", image_size=parts.image_size)
     test = parts.data.split("test", image_size=parts.image_size)
     tools = instruments(settings, len(images), parts, output, device)
+    draws = Settings(draws=settings.bootstrap)
+    lossy = decoded(parts, rows, output, device) if tools.judge or tools.lesions else None
     values = evaluate_images(
-        images, rows, train, test, features=tools.features, judge=tools.judge, real=tools.real,
-        decoded=decoded(parts, rows, output, device) if tools.judge else None,
-        settings=Settings(draws=settings.bootstrap),
+        images, rows, train, test, features=tools.features, judge=tools.judge, real=tools.real, decoded=lossy,
+        settings=draws,
     )  # fmt: skip
+    if tools.lesions:
+        values |= tools.lesions.faithfulness(images, lossy, draws)
     aligned = plan["align"].folder if "align" in plan else None
-    values |= control_values(
-        painted.folder, aligned, test, parts.data, tools.judge, tools.segmenter, tools.real,
-        Settings(draws=settings.bootstrap),
-    )  # fmt: skip
+    values |= control_values(painted.folder, aligned, test, parts.data, tools.judge, tools.lesions, draws)
     if settings.utility:
         values |= utility_values(
             images, rows, train, test, parts.data.classes, networks=settings.utility, steps=settings.utility_steps,
@@ -116,8 +118,9 @@ def instruments(
         SEED,
     ]
     key = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
-    if f"{key}-{count}" in _built:
-        return _built[f"{key}-{count}"]
+    built = f"{key}-{count}-{settings.captioner}"
+    if built in _built:
+        return _built[built]
     train = parts.data.split("train", image_size=parts.image_size)
     test = parts.data.split("test", image_size=parts.image_size)
     folder = output / "store" / "instruments" / key
@@ -138,10 +141,14 @@ def instruments(
     real = reference(train, test, count, Settings(draws=settings.bootstrap), cache=output / "cache")
     tools = Instruments({"domain": domain, "highfreq": highfreq}, judge, real)
     if outlined:
-        tools.segmenter = Segmenter.load(folder / "segmenter.safetensors")
+        reader = None
+        if settings.captioner:
+            cls, config = section(CAPTIONERS, {"name": settings.captioner}, "stages.evaluate.captioner")
+            reader = Reader(cls(config), settings.captioner, train, test, real.side)
+        tools.lesions = Lesions(Segmenter.load(folder / "segmenter.safetensors"), test, real, reader)
     if settings.memorisation and min(len(train), len(test)) >= FEWEST:
         tools.bench = Bench(train, test, tools.spaces)
-    _built[f"{key}-{count}"] = tools
+    _built[built] = tools
     return tools
 
 

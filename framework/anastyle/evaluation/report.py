@@ -173,7 +173,7 @@ def control(report: StudyReport) -> str:
     """Return the leakage matrix and what the codes hold."""
     lead = (
         "A text should move what it speaks of and nothing else: one of a caption's two texts is exchanged, the noise "
-        "stays, and a classifier says what changed. Below: what linear probes read off each code, how far single "
+        "stays, and what changed is measured. Beside it: what linear probes read off each code, how far single "
         "numbers stand for single factors, and how often a caption finds its own image."
     )
     return section("Control and disentanglement", titled(control_tables(report.rows)), lead)

@@ -12,6 +12,8 @@ import numpy as np
 
 from anastyle.evaluation.control.change import CHANGE, OTHER
 from anastyle.evaluation.control.codes import DCI, PROBE, RETRIEVAL
+from anastyle.evaluation.control.faithful import FAITHFUL
+from anastyle.evaluation.control.faithful import MEAN as FAITHFUL_MEAN
 from anastyle.evaluation.control.leakage import SWAP
 from anastyle.evaluation.evaluate import FACTOR, MEAN
 from anastyle.evaluation.measures import NUMBERS
@@ -23,6 +25,7 @@ DECODED, CEILING = "ceiling: real, after the autoencoder", "ceiling: real"
 EXCHANGED = "One text exchanged"
 SAME_WORDS = "floor: other noise, same words"
 CONTROL = {  # prefix of a group's keys -> what its table is called, and what its floor is
+    FAITHFUL: ("What the caption says and the image shows, %", "floor: another caption's images"),
     SWAP: (f"{EXCHANGED}: which answers change, %", SAME_WORDS),
     CHANGE: (f"{EXCHANGED}: what changes in the image", SAME_WORDS),
     PROBE: ("Linear probes of the codes, %", CHANCE),
@@ -30,6 +33,7 @@ CONTROL = {  # prefix of a group's keys -> what its table is called, and what it
     RETRIEVAL: ("Retrieval of an image by its caption, %", CHANCE),
 }
 JOINED = {  # how the keys of a group read
+    "faithful": "{1}",
     "swap": "{} text moves {}",
     "change": "{} text changes {}",
     "probe": "{} {} code tells {}",
@@ -122,6 +126,7 @@ KNOWN = {
     "authenticity": Column("authenticity", "Authentic, %", False, 100.0, 1),
     "label_accuracy": Column("label_accuracy", "Label, %", False, 100.0, 1),
     MEAN: Column(MEAN, "Factors, %", False, 100.0, 1),
+    FAITHFUL_MEAN: Column(FAITHFUL_MEAN, "Caption, %", False, 100.0, 1),
 }
 
 

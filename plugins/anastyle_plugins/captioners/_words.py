@@ -6,6 +6,7 @@ bounds below allow, so that no set makes it false: nothing under 1.5 % of the fr
 
 import hashlib
 from collections.abc import Sequence
+from typing import TypeVar
 
 import numpy as np
 
@@ -23,6 +24,7 @@ BOUNDS = {  # measurement: how low and how high its lower and its upper cut may 
     "contrast": ((7.0, 15.0), (18.0, 32.0)),
 }
 Cuts = dict[str, tuple[float, float]]
+T = TypeVar("T")
 
 SYMMETRIC, LOPSIDED = 0.87, 0.76  # overlap with the mirror image above and below which a form is called so
 ROUND, OVAL = 0.80, 0.52  # minor over major axis
@@ -50,7 +52,7 @@ def cuts_of(values: dict[str, list[float]]) -> Cuts:
     return cuts
 
 
-def third(name: str, value: float, cuts: Cuts, words: Sequence[str]) -> str:
+def third(name: str, value: float, cuts: Cuts, words: Sequence[T]) -> T:
     """Return the first, second or third word, as a value lies below, between or above its cuts."""
     low, high = cuts[name]
     return words[0] if value < low else words[2] if value >= high else words[1]
@@ -130,14 +132,23 @@ def symmetry(shape: Shape) -> str:
     return "asymmetric" if better < LOPSIDED or worse < LOPSIDED - 0.06 else "slightly asymmetric"
 
 
-def border(shape: Shape, look: Look, cuts: Cuts, key: str) -> str:
-    """Name how an outline runs, and how sharp it is."""
-    rough = (("smooth", "even"), ("slightly irregular", "slightly uneven"), ("irregular", "jagged"))
-    runs = pick(key, "runs", third("roughness", shape.roughness, cuts, rough))  # type: ignore[arg-type]
-    sharp = (
+def runs(shape: Shape, cuts: Cuts) -> Sequence[str]:
+    """Name how an outline runs, in words that mean the same; nothing where a part is too small to tell."""
+    words = (("smooth", "even"), ("slightly irregular", "slightly uneven"), ("irregular", "jagged"))
+    return () if shape.roughness < 0 else third("roughness", shape.roughness, cuts, words)
+
+
+def edge(look: Look, cuts: Cuts) -> str:
+    """Name how sharp an outline is."""
+    return (
         "ill-defined" if look.contrast < 5 else third("edge", look.edge, cuts, ("ill-defined", "fairly clear", "sharp"))
     )
-    return sharp if shape.roughness < 0 else f"{runs}, {sharp}"
+
+
+def border(shape: Shape, look: Look, cuts: Cuts, key: str) -> str:
+    """Name how an outline runs, and how sharp it is."""
+    words = runs(shape, cuts)
+    return f"{pick(key, 'runs', words)}, {edge(look, cuts)}" if words else edge(look, cuts)
 
 
 def reach(shape: Shape) -> str:
@@ -160,12 +171,11 @@ def greys(lightness: float) -> str:
     return next((word for most, word in steps if lightness < most), "near white")
 
 
-def texture(look: Look, cuts: Cuts, whole: bool) -> str:
+def texture(look: Look, cuts: Cuts, whole: bool) -> tuple[str, str]:
     """Name how even a surface is, and how fine its grain; pictures without a lesion are compared with their like."""
     of = "whole_" if whole else ""
     patches = third(f"{of}patchy", look.patchy, cuts, ("homogeneous", "slightly varied", "heterogeneous"))
-    grain = third(f"{of}grain", look.grain, cuts, ("smooth", "finely grained", "grainy"))
-    return f"{patches} and {grain}"
+    return patches, third(f"{of}grain", look.grain, cuts, ("smooth", "finely grained", "grainy"))
 
 
 def contrast(look: Look, cuts: Cuts) -> str:

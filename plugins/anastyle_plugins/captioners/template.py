@@ -127,6 +127,34 @@ class Template(Captioner):
         """Measure and describe each record."""
         return [self._one(record) for record in records]
 
+    def attributes(self, record: Record) -> dict[str, dict[str, str]]:
+        """Measure a record with a mask."""
+        if record.mask is None:
+            return {}
+        shape, look = measured(record)
+        if shape is None:
+            return {"anatomy": {"lesions": "none"}, "style": {}}
+        patches, grain = say.texture(look, self.cuts, whole=False)
+        anatomy = {
+            "lesions": "one" if len(shape.centres) == 1 else "several",
+            "place": say.where(shape),
+            "size": say.size(shape, self.cuts),
+            "form": say.form(shape),
+            "symmetry": say.symmetry(shape),
+            "outline": next(iter(say.runs(shape, self.cuts)), ""),
+            "edge": say.edge(look, self.cuts),
+        }
+        style = {
+            "colour": say.greys(look.lightness) if look.colourless else look.colours[0][0],
+            "contrast": say.contrast(look, self.cuts),
+            "patches": patches,
+            "grain": grain,
+            "light": say.light(look),
+        }
+        if self.modality == "ultrasound":
+            style |= {"echo": say.echo(look), "behind": say.behind(look)}
+        return {"anatomy": {name: word for name, word in anatomy.items() if word}, "style": style}
+
     def _one(self, record: Record) -> Captioned:
         shape, look = self._known.pop(record.key, None) or measured(record)
         picture, noun, around = SPOKEN[self.modality]
@@ -176,7 +204,7 @@ class Template(Captioner):
             "echo": say.echo(look),
             "an_echo": article(say.echo(look)),
             "behind": say.behind(look),
-            "texture": say.texture(look, self.cuts, whole=shape is None),
+            "texture": " and ".join(say.texture(look, self.cuts, whole=shape is None)),
             "contrast": say.contrast(look, self.cuts),
             "light": say.light(look),
         }

@@ -47,7 +47,7 @@ class Look(NamedTuple):
 
 
 def changes(
-    images: Mapping[str, Tensor], real: Tensor, segmenter: Segmenter, name: str, settings: Settings
+    images: Mapping[str, Tensor], unit: "Look", segmenter: Segmenter, name: str, settings: Settings
 ) -> dict[str, Value]:
     """Return ``change/TEXT/WHAT``: how much exchanging TEXT changes what it should, and what it should leave alone.
 
@@ -56,12 +56,11 @@ def changes(
 
     Arguments:
         images: ``same``, ``anatomy`` and ``style`` (what was exchanged), ``noise`` (other noise), uint8 (M, 3, H, W).
-        real: uint8 (m, 3, H, W), for the units.
+        unit: a look at real images, for the units.
         name: of the segmenter, for the protocol.
 
     Pairs in which either image has no lesion are left out; of fewer than ten, nothing is returned.
     """
-    unit = look(real, segmenter)
     found = {field: look(image, segmenter) for field, image in images.items()}
     seen = found["same"].lesion.flatten(1).any(dim=1)
     moved = difference(found["same"], found["noise"], unit)

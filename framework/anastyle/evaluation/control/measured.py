@@ -3,19 +3,15 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from anastyle.checkpoint import load_tensors
-from anastyle.data.images import unsigned
 from anastyle.data.split import PreparedSet, Split
-from anastyle.evaluation.control.change import changes
 from anastyle.evaluation.control.codes import FEWEST, Codes, dci, probes, retrieval
 from anastyle.evaluation.control.leakage import Asked, leakage
-from anastyle.evaluation.control.segmenter import Segmenter
-from anastyle.evaluation.judge import Judge, shown
-from anastyle.evaluation.reference import Reference, Settings
-from anastyle.evaluation.resizing import resized
+from anastyle.evaluation.control.lesions import Lesions
+from anastyle.evaluation.judge import Judge
+from anastyle.evaluation.reference import Settings
 from anastyle.evaluation.values import Value
 
 SWAPS, CODES = "swaps.safetensors", "codes.safetensors"
@@ -27,13 +23,12 @@ def control_values(
     test: Split,
     data: PreparedSet,
     judge: Judge | None,
-    segmenter: Segmenter | None,
-    real: Reference,
+    lesions: Lesions | None,
     settings: Settings,
 ) -> dict[str, Value]:
     """Return what exchanged texts change, and of a run with an aligner what its codes hold.
 
-    The leakage matrix and the probes need factors that are known; without, a segmenter measures the change.
+    The leakage matrix and the probes need factors that are known; without, the change of lesions is measured.
 
     Arguments:
         painted: the folder that the generate stage left.
@@ -44,17 +39,11 @@ def control_values(
     found: dict[str, Value] = {}
     if judge is not None and kinds and (painted / SWAPS).is_file():
         found |= swapped_values(load_tensors(painted / SWAPS), known, kinds, judge, settings)
-    elif segmenter is not None and (painted / SWAPS).is_file():
-        images = {name: at(image, real.side) for name, image in load_tensors(painted / SWAPS).items()}
-        found |= changes(images, real.against, segmenter, segmenter.words(test, real.side), settings)
+    elif lesions is not None and (painted / SWAPS).is_file():
+        found |= lesions.changes(load_tensors(painted / SWAPS), settings)
     if aligned is not None:
         found |= code_values(load_tensors(aligned / CODES), known, kinds, settings)
     return found
-
-
-def at(images: Tensor, side: int) -> Tensor:
-    """Return uint8 images (n, 3, side, side)."""
-    return torch.cat([unsigned(resized(image, side)) for image in shown(images)])
 
 
 def kinds_of(known: Mapping[str, Tensor], anatomy: list[str]) -> dict[str, tuple[str, ...]]:

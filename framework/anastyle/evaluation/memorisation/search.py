@@ -25,6 +25,19 @@ class Pictures(Protocol):
     def pixels(self, indices: Tensor, /) -> Tensor: ...  # uint8 (b, 3, S, S)
 
 
+class Pictured:
+    """Pictures that are at hand; images are uint8 (n, 3, S, S)."""
+
+    def __init__(self, keys: list[str], images: Tensor) -> None:
+        self.keys, self.groups, self.images = keys, [""] * len(keys), images
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def pixels(self, indices: Tensor, /) -> Tensor:
+        return self.images[indices]
+
+
 class Nearest(NamedTuple):
     """Each image's nearest training image in one space."""
 

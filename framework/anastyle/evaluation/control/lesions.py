@@ -1,0 +1,54 @@
+"""Where a segmenter sees lesions in a run's images, and what follows: for sets of which no factors are known."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from anastyle.data.images import unsigned
+from anastyle.evaluation.control.change import changes, look
+from anastyle.evaluation.control.faithful import Reader, Words, faithfulness, outlined
+from anastyle.evaluation.control.segmenter import Segmenter
+from anastyle.evaluation.judge import Examples, shown
+from anastyle.evaluation.reference import Reference, Settings
+from anastyle.evaluation.resizing import resized
+from anastyle.evaluation.values import Value
+
+
+class Lesions:
+    """A segmenter with what it sees in real test images, computed once for every variant.
+
+    Arguments:
+        reader: a captioner that says whether images show what was asked; None: nobody does.
+    """
+
+    def __init__(self, segmenter: Segmenter, test: Examples, real: Reference, reader: Reader | None = None) -> None:
+        self.segmenter, self.side, self.reader = segmenter, real.side, reader
+        self.name = segmenter.words(test, real.side)
+        self.unit = look(real.against, segmenter)
+        self.real = self._words(reader.test.images) if reader else []
+
+    def changes(self, images: Mapping[str, Tensor], settings: Settings) -> dict[str, Value]:
+        """Return what exchanged texts change, see ``change``."""
+        return changes({name: self._at(image) for name, image in images.items()}, self.unit, self.segmenter,
+                       self.name, settings)  # fmt: skip
+
+    def faithfulness(self, images: Tensor, decoded: Tensor | None, settings: Settings) -> dict[str, Value]:
+        """Return how often images of the first test captions show what these ask for, see ``faithful``."""
+        if self.reader is None:
+            return {}
+        count = len(images)
+        told = {"generated": self._words(images), "real": self.real[:count]}
+        if decoded is not None:
+            told["decoded"] = self._words(decoded)
+        reader = f"captioner '{self.reader.name}' at {self.side} px, outlines by {self.name},"
+        return faithfulness(told, self.reader.asked[:count], reader, settings)
+
+    def _words(self, images: Tensor) -> list[Words]:
+        assert self.reader is not None
+        small = self._at(images)
+        return self.reader.words(outlined(small, self.segmenter(small)))
+
+    def _at(self, images: Tensor) -> Tensor:
+        """Return uint8 images (n, 3, side, side)."""
+        return torch.cat([unsigned(resized(image, self.side)) for image in shown(images)])
