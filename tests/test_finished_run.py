@@ -24,7 +24,7 @@ from anastyle.painting.prompts import Prompt, by_factor
 from anastyle.run import run_experiment
 from anastyle_plugins.exports import load_adapter
 from anastyle_plugins.exports.adapter import load_peft
-from anastyle_plugins.exports.pixart import probe
+from anastyle_plugins.exports.formats import probe
 
 SCRIPT = Path(__file__).parents[1] / "launch" / "full_size_check.py"
 FIELDS = ["--anatomy", "a round lesion", "--style", "red, smooth"]
@@ -402,12 +402,12 @@ def test_the_model_card_says_what_must_be_said(exported: Path) -> None:
 
 
 def test_an_export_that_fails_leaves_nothing(run: Path, tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
-    from anastyle_plugins.exports import pixart
+    from anastyle_plugins.exports import formats
 
     def differs(*_: Any, **__: Any) -> None:
         raise NumericalError("pipeline: the painted image: read back it differs")
 
-    monkeypatch.setattr(pixart, "compare_adapters", differs)
+    monkeypatch.setattr(formats, "compare_adapters", differs)
 
     assert main(["export", str(run), str(tmp_path / "out")]) == 4
     assert not list(tmp_path.iterdir())

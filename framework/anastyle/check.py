@@ -71,6 +71,10 @@ def _misfits(config: Config) -> Iterator[str]:
         needs, gives = ", ".join(sorted(fuser.needs)), ", ".join(sorted(aligner.gives))
         names = config["fuser"]["name"], config["aligner"]["name"]
         yield f"fuser: '{names[0]}' needs {needs}, and aligner '{names[1]}' gives {gives}. Change one of the two."
+    backbone = _class(config, "backbone")
+    if backbone is not None and fuser is not None and backbone.pools and not fuser.pools:
+        names = config["backbone"]["name"], config["fuser"]["name"]
+        yield f"backbone: '{names[0]}' needs a caption's pooled embedding, and fuser '{names[1]}' hands none on."
 
 
 def _class(config: Config, part: str) -> Any:

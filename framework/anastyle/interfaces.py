@@ -204,6 +204,7 @@ class Fuser(Component):
     """
 
     needs: ClassVar[frozenset[str]]  # of {"factors", "tokens"}
+    pools: ClassVar[bool] = False  # does it hand the pooled embedding of a caption on?
 
     @abstractmethod
     def forward(self, reading: Reading, keep: Keep | None = None) -> Condition:
@@ -249,6 +250,8 @@ class Backbone(Component):
     """
 
     width: int  # of a condition token
+    pools: ClassVar[bool] = False  # must a condition have a pooled embedding?
+    pooled: int | None = None  # then of how many numbers
     reads: tuple[str, ...] = ("latent",)  # the fields of a batch that its losses look at
     prediction: Literal["epsilon", "v_prediction", "sample"]
     exports: tuple[str, ...] = ()  # formats that ``export`` writes, in the order it can

@@ -77,8 +77,14 @@ class Parts:
     @cached_property
     def fuser(self) -> Fuser:
         """What turns readings into condition tokens of the backbone's width."""
-        dims = self.encoder.dims if self.encoder else None
-        return self._build(FUSERS, text=self.embedder.dims, dims=dims, width=self.backbone.width)
+        dims, text, pooled = self.encoder.dims if self.encoder else None, self.embedder.dims, self.backbone.pooled
+        fuser: Fuser = self._build(FUSERS, text=text, dims=dims, width=self.backbone.width)
+        if pooled is not None and text.pooled != pooled:
+            raise ConfigError(
+                f"backbone: takes a pooled embedding of {pooled} numbers, and the embedder's has {text.pooled}.\n"
+                "  Choose a pair that belongs together; from scratch, set backbone.pooled_dim."
+            )
+        return fuser
 
     def embed(self, split: Split) -> None:
         """Attach the frozen text embeddings, from the cache where they are known."""

@@ -7,7 +7,7 @@ from anastyle import BACKBONES, Condition, Sample
 
 
 def test_the_built_in_backbones_are_here():
-    assert {"compact_dit", "pixart_lora"} <= set(BACKBONES.names())
+    assert {"compact_dit", "pixart_lora", "sd15", "sdxl"} <= set(BACKBONES.names())
 
 
 @pytest.fixture(params=BACKBONES.names())
@@ -17,7 +17,8 @@ def make(request, build, autoencoder):
 
 def condition(backbone, n=4, **options):
     mask = torch.arange(3) < torch.tensor([3, 2, 1, 3])[:n, None]
-    return Condition(torch.randn(n, 3, backbone.width, **options), mask)
+    tokens = torch.randn(n, 3, backbone.width, **options)
+    return Condition(tokens, mask, None if backbone.pooled is None else torch.randn(n, backbone.pooled))
 
 
 @pytest.fixture

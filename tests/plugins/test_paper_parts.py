@@ -4,11 +4,14 @@ import pytest
 import torch
 from peft import LoraConfig, inject_adapter_in_model
 
-from anastyle import FactorDims, TextDims
+from anastyle import BACKBONES, FactorDims, TextDims
 from anastyle_plugins.aligners.clinicalbert_mlp import ClinicalBertMLP
-from anastyle_plugins.backbones._pixart import LORA_TARGETS
+from anastyle_plugins.autoencoders.kl import KL
+from anastyle_plugins.backbones._latent import LORA_TARGETS
 from anastyle_plugins.backbones.pixart_lora import ARCHITECTURES
 from anastyle_plugins.embedders.bert import Bert
+from anastyle_plugins.embedders.clip import CLIP
+from anastyle_plugins.embedders.t5 import T5
 from anastyle_plugins.encoders.sdnet import SDNet
 from anastyle_plugins.fusers.concat import Concat
 from anastyle_plugins.fusers.hffm import HFFM
@@ -112,6 +115,36 @@ def test_the_language_models(model, expected):
 
     assert count(embedder) == expected
     assert embedder.dims == CLINICAL
+
+
+@pytest.mark.parametrize(
+    ("options", "expected", "dims"),
+    [
+        ({}, 123_060_480, (768, 768)),
+        ({"model": "stabilityai/stable-diffusion-xl-base-1.0", "both": True}, 817_720_320, (2048, 1280)),
+    ],
+)
+def test_the_rivals_text_encoders(options, expected, dims):
+    embedder = CLIP(CLIP.Config(**options))
+
+    assert count(embedder) == expected
+    assert embedder.dims == TextDims(*dims)
+
+
+def test_pixart_alphas_text_encoder():
+    assert count(T5(T5.Config())) == 4_762_310_656
+
+
+@pytest.mark.parametrize(("name", "expected"), [("sd15", 859_520_964), ("sdxl", 2_567_463_684)])
+def test_the_rivals_networks(name, expected):
+    cls = BACKBONES.get(name)
+    latents = KL(KL.Config(path="stabilityai/sd-vae-ft-ema"))
+
+    backbone = cls(cls.Config(), autoencoder=latents, image_size=512)
+
+    adapters = sum(p.numel() for p in backbone.parameters() if p.requires_grad)
+    assert count(backbone) - adapters == expected
+    assert adapters == backbone.adapter_sizes()["paper"]
 
 
 def test_all_that_paints_an_image_is_the_papers_833_million():

@@ -177,7 +177,7 @@ def test_checkpointing_gives_the_same_gradients(autoencoder: Autoencoder, tmp_pa
 def test_checkpointing_follows_the_memory_of_the_device(
     autoencoder: Autoencoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: int | None, on: bool
 ) -> None:
-    monkeypatch.setattr("anastyle_plugins.backbones._pixart.free_memory", lambda device: free)
+    monkeypatch.setattr("anastyle_plugins.backbones._latent.free_memory", lambda device: free)
     backbone = adapted(autoencoder, tmp_path)
 
     step(backbone)
@@ -189,7 +189,7 @@ def test_the_decision_changes_no_gradient(
     autoencoder: Autoencoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plain = step(adapted(autoencoder, tmp_path))
-    monkeypatch.setattr("anastyle_plugins.backbones._pixart.free_memory", lambda device: 0)
+    monkeypatch.setattr("anastyle_plugins.backbones._latent.free_memory", lambda device: 0)
 
     decided = step(adapted(autoencoder, tmp_path))
 

@@ -46,7 +46,7 @@ class CompactDiT(PixArt):
                 caption_channels=config.caption_channels,
                 use_additional_conditions=False,
             )
-        self.adopt(transformer, pretrained=config.path is not None)
+        self.take(transformer, pretrained=config.path is not None)
 
     def fresh(self) -> Any:
         """Return the base, without adapters."""

@@ -41,7 +41,7 @@ class PixArtLoRA(PixArt):
 
     def __init__(self, config: Config, *, autoencoder: Autoencoder, image_size: int) -> None:
         super().__init__(config, autoencoder=autoencoder, image_size=image_size)
-        self.adopt(self.fresh(), pretrained=True)
+        self.take(self.fresh(), pretrained=True)
 
     def fresh(self) -> Any:
         """Return the checkpoint's transformer, without adapters."""

@@ -7,7 +7,7 @@ The paper cites Bio_ClinicalBERT (``emilyalsentzer/Bio_ClinicalBERT``), but its 
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -23,9 +23,9 @@ FILES = (
 )
 BESIDE = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "merges.txt", "vocab.txt")
 # what is built where no weights are wanted, on the meta device
-ARCHITECTURES: dict[str, tuple[str, dict[str, int]]] = {
-    "medicalai/ClinicalBERT": ("distilbert", {"vocab_size": 119547}),
-    "emilyalsentzer/Bio_ClinicalBERT": ("bert", {"vocab_size": 28996}),
+ARCHITECTURES: dict[str, dict[str, Any]] = {
+    "medicalai/ClinicalBERT": {"model_type": "distilbert", "vocab_size": 119547},
+    "emilyalsentzer/Bio_ClinicalBERT": {"model_type": "bert", "vocab_size": 28996},
 }
 
 
@@ -44,13 +44,15 @@ class Bert(Embedder):
         """Longer captions are cut here, or at the model's own limit."""
         batch_size: int = 32
 
+    architectures: ClassVar[dict[str, dict[str, Any]]] = ARCHITECTURES
+
     def __init__(self, config: Config) -> None:
         super().__init__(config)
         self.tokenizer: Any = None
-        if torch.get_default_device().type == "meta" and config.model in ARCHITECTURES:
-            self.model = architecture(config.model)
+        if torch.get_default_device().type == "meta" and config.model in self.architectures:
+            self.model = self.architecture()
         else:
-            self.model, self.tokenizer = load(find(self.checkpoints(config)[0]))
+            self.model, self.tokenizer = self.load(find(self.checkpoints(config)[0]))
         self.requires_grad_(False).eval()
         hidden = self.model.config.hidden_size
         self.dims = TextDims(token=hidden, pooled=hidden)
@@ -80,6 +82,16 @@ class Bert(Embedder):
     def checkpoints(cls, config: Any) -> list[Checkpoint]:
         """Name the model's weights and vocabulary."""
         return [Checkpoint("embedder.model", config.model, FILES, config.revision, BESIDE)]
+
+    def architecture(self) -> Any:
+        """Return a known model without its weights."""
+        from transformers import AutoConfig, AutoModel
+
+        return AutoModel.from_config(AutoConfig.for_model(**self.architectures[self.config.model]))
+
+    def load(self, folder: Path) -> tuple[Any, Any]:
+        """Return model and tokenizer of a local folder."""
+        return load(folder)
 
     @torch.no_grad()
     def embed(self, captions: list[str]) -> Embedded:
@@ -135,23 +147,19 @@ def mean_of_words(tokens: Tensor, mask: Tensor) -> Tensor:
     return (tokens * shown).sum(dim=1) / shown.sum(dim=1).clamp(min=1)
 
 
-def architecture(model: str) -> Any:
-    """Return a known model without its weights."""
-    from transformers import AutoConfig, AutoModel
-
-    kind, sizes = ARCHITECTURES[model]
-    return AutoModel.from_config(AutoConfig.for_model(kind, **sizes))
-
-
-def load(folder: Path) -> tuple[Any, Any]:
+def load(folder: Path, cls: Any = None, words: Path | None = None) -> tuple[Any, Any]:
     """Return model and tokenizer of a local folder; code that lies beside the weights is never run.
+
+    Arguments:
+        cls: of the model; as its configuration says, by default.
+        words: where the tokenizer lies; beside the weights, by default.
 
     Raises:
         DataError: the weights do not fit the configuration.
     """
     from transformers import AutoModel, AutoTokenizer  # late: a missing model is reported before this long import
 
-    model, report = AutoModel.from_pretrained(
+    model, report = (cls or AutoModel).from_pretrained(
         folder, use_safetensors=True, local_files_only=True, trust_remote_code=False, dtype=torch.float32,
         output_loading_info=True,
     )  # fmt: skip
@@ -161,4 +169,4 @@ def load(folder: Path) -> tuple[Any, Any]:
             f"{folder}: the weights lack {len(missing)} tensors that config.json asks for, such as {missing[0]}.\n"
             "  Download the model again, or name one whose files belong together."
         )
-    return model, AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    return model, AutoTokenizer.from_pretrained(words or folder, local_files_only=True, trust_remote_code=False)

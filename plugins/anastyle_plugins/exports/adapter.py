@@ -1,4 +1,4 @@
-"""LoRA on PixArt in the forms that diffusers and peft load, and the loader that stock diffusers lacks.
+"""LoRA in the forms that diffusers and peft load, and the loader that stock diffusers lacks for PixArt.
 
 Diffusers 0.42 has no LoRA loader for PixArt: neither its pipelines nor its transformer carry the mixin.
 ``load_adapter`` adds the transformer's.
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from diffusers import UNet2DConditionModel
 from diffusers.loaders import PeftAdapterMixin
 from diffusers.loaders.lora_base import LORA_WEIGHT_NAME_SAFE, LoraBaseMixin
 from peft import PeftModel, get_peft_model_state_dict
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 
 from anastyle.checkpoint import save_tensors
 
-PREFIX = "transformer"
+PARTS = ("transformer", "unet")  # what pipelines call their networks
 PEFT_PREFIX = "base_model.model."
 PEFT_WEIGHTS = "adapter_model.safetensors"
 
@@ -31,15 +32,17 @@ class Adapter(NamedTuple):
 
 
 def load_adapter(pipeline: Any, folder: str | Path, name: str = "anastyle") -> Any:
-    """Load an exported ``adapter`` folder into a stock PixArt pipeline, or into its transformer; return what was given.
+    """Load an exported ``adapter`` folder into a stock pipeline, or into its network alone; return what was given.
 
-    Afterwards the transformer has diffusers' ``set_adapters``, ``fuse_lora``, ``delete_adapters`` and so on.
+    Afterwards the network has diffusers' ``set_adapters``, ``fuse_lora``, ``delete_adapters`` and so on. Pipelines of
+    Stable Diffusion have a ``load_lora_weights`` of their own that does the same.
     """
-    transformer = getattr(pipeline, "transformer", pipeline)
-    if not isinstance(transformer, PeftAdapterMixin):
-        transformer.__class__ = adaptable(type(transformer))
-    transformer.load_lora_adapter(
-        str(folder), prefix=PREFIX, weight_name=LORA_WEIGHT_NAME_SAFE, adapter_name=name, use_safetensors=True,
+    network = next((found for part in PARTS if (found := getattr(pipeline, part, None))), pipeline)
+    if not isinstance(network, PeftAdapterMixin):
+        network.__class__ = adaptable(type(network))
+    part = "unet" if isinstance(network, UNet2DConditionModel) else "transformer"
+    network.load_lora_adapter(
+        str(folder), prefix=part, weight_name=LORA_WEIGHT_NAME_SAFE, adapter_name=name, use_safetensors=True,
         local_files_only=True,
     )  # fmt: skip
     return pipeline
@@ -51,13 +54,13 @@ def adaptable(cls: type) -> type:
     return type(cls.__name__, (cls, PeftAdapterMixin), {"__module__": cls.__module__, "__doc__": cls.__doc__})
 
 
-def save_adapter(transformer: Any, folder: Path) -> None:
-    """Write ``pytorch_lora_weights.safetensors``: keys ``transformer.*``, rank, alpha and targets as metadata."""
-    layers: dict[str, Any] = {PREFIX: plain_state(transformer)}
+def save_adapter(network: Any, folder: Path, part: str) -> None:
+    """Write ``pytorch_lora_weights.safetensors``: keys ``PART.*``, rank, alpha and targets as metadata."""
+    layers: dict[str, Any] = {part: plain_state(network)}
     LoraBaseMixin._save_lora_weights(
         save_directory=folder,
         lora_layers=layers,
-        lora_metadata={PREFIX: transformer.peft_config["default"].to_dict()},
+        lora_metadata={part: network.peft_config["default"].to_dict()},
     )
 
 

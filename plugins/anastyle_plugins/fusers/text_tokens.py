@@ -13,6 +13,7 @@ class TextTokens(Fuser):
     """Passes text tokens on, through a linear map where the backbone has another width."""
 
     needs = frozenset({"tokens"})
+    pools = True
 
     @dataclass
     class Config(Fuser.Config):

@@ -1,4 +1,4 @@
-"""Writes a PixArt backbone in each format, reads it back as a stranger would, and compares."""
+"""Writes a backbone in each format, reads it back as a stranger would, and compares."""
 
 import shutil
 from pathlib import Path
@@ -11,7 +11,7 @@ from torch import Tensor
 from anastyle import Condition, NumericalError
 from anastyle.painting.chain import Chain
 from anastyle.painting.prompts import by_factor
-from anastyle_plugins.backbones._pixart import PixArt, predict
+from anastyle_plugins.backbones._latent import LatentDiffusion
 from anastyle_plugins.exports.adapter import adapters, load_adapter, load_peft, save_adapter, save_peft
 from anastyle_plugins.exports.pipeline import AnastylePipeline, TextSide
 
@@ -20,19 +20,19 @@ PROBE = by_factor("a small round lesion with a sharp border", "brown, smooth")
 PROBE_SEED, PROBE_STEPS = 0, 2
 
 
-def export_adapter(backbone: PixArt, folder: Path, chain: Chain) -> None:
-    """Write diffusers' LoRA file and load it into the untrained transformer."""
-    save_adapter(backbone.transformer, folder)
+def export_adapter(backbone: LatentDiffusion, folder: Path, chain: Chain) -> None:
+    """Write diffusers' LoRA file and load it into the untrained network."""
+    save_adapter(backbone.network, folder, backbone.part)
     compare_adapters(backbone, load_adapter(backbone.fresh(), folder), "adapter")
 
 
-def export_peft(backbone: PixArt, folder: Path, chain: Chain) -> None:
-    """Write peft's folder and load it over the untrained transformer."""
-    save_peft(backbone.transformer, folder, backbone.config.path)
+def export_peft(backbone: LatentDiffusion, folder: Path, chain: Chain) -> None:
+    """Write peft's folder and load it over the untrained network."""
+    save_peft(backbone.network, folder, backbone.config.path)
     compare_adapters(backbone, load_peft(backbone.fresh(), folder), "peft")
 
 
-def export_pipeline(backbone: PixArt, folder: Path, chain: Chain) -> None:
+def export_pipeline(backbone: LatentDiffusion, folder: Path, chain: Chain) -> None:
     """Write a whole pipeline, the LoRA merged, load it and paint the same image with both."""
     backbone.merge()
     autoencoder: Any = backbone.autoencoder
@@ -40,7 +40,7 @@ def export_pipeline(backbone: PixArt, folder: Path, chain: Chain) -> None:
     beside = folder.with_name(f".{folder.name}.embedder")
     try:
         whole = AnastylePipeline(
-            TextSide.of(chain, beside), backbone.transformer, autoencoder.model, backbone.scheduler(1),
+            TextSide.of(chain, beside), backbone.network, autoencoder.model, backbone.scheduler(1),
             chain.image_size, chain.steps, chain.guidance,
         )  # fmt: skip
         whole.save_pretrained(folder, safe_serialization=True)
@@ -56,9 +56,9 @@ def export_pipeline(backbone: PixArt, folder: Path, chain: Chain) -> None:
     close(chain.paint([PROBE], [PROBE_SEED], steps=PROBE_STEPS).image, found, "pipeline: the painted image")
 
 
-def compare_adapters(backbone: PixArt, again: Any, kind: str) -> None:
+def compare_adapters(backbone: LatentDiffusion, again: Any, kind: str) -> None:
     """Raise NumericalError unless every adapter is there as it was, and the predictions are the same."""
-    ours, theirs = adapters(backbone.transformer), adapters(again)
+    ours, theirs = adapters(backbone.network), adapters(again)
     if ours.keys() != theirs.keys():
         odd = sorted(ours.keys() ^ theirs.keys())
         raise NumericalError(f"{kind}: read back with other layers than were written, such as {odd[0]}.")
@@ -68,20 +68,21 @@ def compare_adapters(backbone: PixArt, again: Any, kind: str) -> None:
             raise NumericalError(f"{kind}: {name} was read back with scaling {scaling}, not {adapter.scaling}.")
         close(adapter.down, down, f"{kind}: {name}, down", exactly=True)
         close(adapter.up, up, f"{kind}: {name}, up", exactly=True)
-    device = next(backbone.transformer.parameters()).device
+    device = next(backbone.network.parameters()).device
     again = again.to(device).eval()
-    close(probe(backbone.transformer, backbone), probe(again, backbone), f"{kind}: the prediction")
+    close(probe(backbone.network, backbone), probe(again, backbone), f"{kind}: the prediction")
 
 
 @torch.no_grad()
-def probe(transformer: Any, backbone: PixArt) -> Tensor:
+def probe(network: Any, backbone: LatentDiffusion) -> Tensor:
     """Return a prediction on fixed input."""
     draw = torch.Generator().manual_seed(PROBE_SEED)
     latent = torch.randn(1, *backbone.noise_shape(), generator=draw)
     tokens = torch.randn(1, 2, backbone.width, generator=draw)
-    device = next(transformer.parameters()).device
-    asked = Condition(tokens.to(device), torch.ones(1, 2, dtype=torch.bool, device=device))
-    return predict(transformer, latent.to(device), torch.tensor([500], device=device), asked)
+    device = next(network.parameters()).device
+    pooled = None if backbone.pooled is None else torch.randn(1, backbone.pooled, generator=draw).to(device)
+    asked = Condition(tokens.to(device), torch.ones(1, 2, dtype=torch.bool, device=device), pooled)
+    return backbone.ask(network, latent.to(device), torch.tensor([500], device=device), asked)
 
 
 def close(ours: Tensor, theirs: Tensor, what: str, *, exactly: bool = False) -> None:

@@ -1,0 +1,81 @@
+"""T5's encoder, frozen, as PixArt-alpha reads it: 120 tokens, whatever is longer is cut."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from anastyle import EMBEDDERS
+from anastyle.weights import Checkpoint
+from anastyle_plugins.embedders.bert import Bert, load
+
+HUB = "PixArt-alpha/PixArt-XL-2-512x512"
+MODEL, WORDS = "text_encoder", "tokenizer"  # what pipelines call their folders
+FILES = (
+    f"{MODEL}/config.json",
+    f"{MODEL}/model.safetensors | {MODEL}/model.safetensors.index.json",
+    f"{WORDS}/spiece.model | {WORDS}/tokenizer.json",
+)
+BESIDE = tuple(f"{WORDS}/{name}" for name in ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"))
+XXL = {"d_model": 4096, "d_kv": 64, "d_ff": 10240, "num_layers": 24, "num_heads": 64, "vocab_size": 32128,
+       "feed_forward_proj": "gated-gelu"}  # fmt: skip
+
+
+@EMBEDDERS.register
+class T5(Bert):
+    """Tokens are the last hidden state; pooled is their mean over the words."""
+
+    @dataclass
+    class Config(Bert.Config):
+        """Which pipeline's text encoder, and how much of a caption it reads."""
+
+        model: str = HUB
+        """A hub id, or a folder of a pipeline with ``tokenizer`` and ``text_encoder``."""
+        max_tokens: int = 120
+
+    architectures = {HUB: XXL}
+
+    @classmethod
+    def checkpoints(cls, config: Any) -> list[Checkpoint]:
+        """Name the encoder's weights and vocabulary."""
+        return [Checkpoint("embedder.model", config.model, FILES, config.revision, BESIDE)]
+
+    def architecture(self) -> Any:
+        """Return a known encoder without its weights."""
+        from transformers import T5Config, T5EncoderModel
+
+        return T5EncoderModel(T5Config(**self.architectures[self.config.model]))
+
+    def load(self, folder: Path) -> tuple[Any, Any]:
+        """Return encoder and tokenizer of a local folder."""
+        from transformers import T5EncoderModel
+
+        return load(folder / MODEL, T5EncoderModel, folder / WORDS)
+
+    def export(self, folder: Path) -> dict[str, Any]:
+        """Write encoder and tokenizer into a folder and return the options that load them from there."""
+        self.model.save_pretrained(folder / MODEL)
+        self.tokenizer.save_pretrained(folder / WORDS)
+        return {**asdict(self.config), "model": str(folder), "revision": None}
+
+    @classmethod
+    def tiny(cls, tmp_path: Path) -> dict[str, Any]:
+        """Write a two-layer twin with random weights and a vocabulary of letters; return the options that name it."""
+        from tokenizers import Tokenizer, models, pre_tokenizers
+        from transformers import PreTrainedTokenizerFast, T5Config, T5EncoderModel
+
+        pieces = ["<pad>", "</s>", "<unk>", *"abcdefghijklmnopqrstuvwxyz,.-"]
+        plain = Tokenizer(models.WordLevel({piece: at for at, piece in enumerate(pieces)}, unk_token="<unk>"))
+        plain.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+        words = PreTrainedTokenizerFast(tokenizer_object=plain, pad_token="<pad>", eos_token="</s>", unk_token="<unk>")
+        folder = tmp_path / "tiny-t5"
+        words.save_pretrained(folder / WORDS)
+        config = T5Config(
+            vocab_size=len(pieces), d_model=16, d_kv=8, d_ff=32, num_layers=2, num_heads=2,
+            feed_forward_proj="gated-gelu",
+        )  # fmt: skip
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            T5EncoderModel(config).save_pretrained(folder / MODEL)
+        return {"model": str(folder), "batch_size": 2}
