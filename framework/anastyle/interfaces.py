@@ -252,6 +252,7 @@ class Backbone(Component):
     width: int  # of a condition token
     pools: ClassVar[bool] = False  # must a condition have a pooled embedding?
     pooled: int | None = None  # then of how many numbers
+    encodes: tuple[str, ...] = ("image",)  # the fields of a batch that ``encode`` looks at
     reads: tuple[str, ...] = ("latent",)  # the fields of a batch that its losses look at
     prediction: Literal["epsilon", "v_prediction", "sample"]
     exports: tuple[str, ...] = ()  # formats that ``export`` writes, in the order it can

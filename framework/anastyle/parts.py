@@ -1,6 +1,5 @@
 """The parts of one run, built when they are first asked for and wired by what the others give."""
 
-from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from anastyle.data.loader import in_order
 from anastyle.data.split import PreparedSet, Split
 from anastyle.devices import to_device
 from anastyle.errors import ConfigError
-from anastyle.interfaces import Aligner, Autoencoder, Backbone, Batch, Embedded, Embedder, Encoder, Factors, Fuser
+from anastyle.interfaces import Aligner, Autoencoder, Backbone, Embedded, Embedder, Encoder, Factors, Fuser
 from anastyle.registry import ALIGNERS, AUTOENCODERS, BACKBONES, EMBEDDERS, ENCODERS, FUSERS, Registry
 from anastyle.streams import seed_for
 
@@ -101,10 +100,16 @@ class Parts:
         self.backbone.to(device)
         self.autoencoder.to(device).eval()
         identity = {"what": "latent", **self._pixels(split), "autoencoder": self.autoencoder.fingerprint()}
+        fields = self.backbone.encodes
+        if "mask" in fields:
+            identity["what"] = "latents of images and masks"
+            if not split.has_masks:
+                raise ConfigError("backbone: paints masks beside images, and some training images have no mask.")
 
         def compute() -> dict[str, torch.Tensor]:
             with torch.no_grad():
-                parts = [self.backbone.encode(to_device(batch, device)).cpu() for batch in self._batches(split)]
+                batches = in_order(split, fields, batch_size=64)
+                parts = [self.backbone.encode(to_device(batch, device)).cpu() for batch in batches]
             return {"latent": torch.cat(parts)}
 
         split.attach("latent", cached(self.cache, identity, compute)["latent"])
@@ -117,7 +122,8 @@ class Parts:
 
         def compute() -> dict[str, torch.Tensor]:
             with torch.no_grad():
-                pairs = [encoder(to_device(batch, device).image) for batch in self._batches(split)]
+                batches = in_order(split, ("image",), batch_size=64)
+                pairs = [encoder(to_device(batch, device).image) for batch in batches]
             return {name: torch.cat([getattr(pair, name).cpu() for pair in pairs]) for name in Factors._fields}
 
         tensors = cached(self.cache, {"what": "target", **self._pixels(split), "encoder": fingerprint}, compute)
@@ -125,6 +131,3 @@ class Parts:
 
     def _pixels(self, split: Split) -> dict[str, Any]:
         return {"data": self.data.fingerprint, "image_size": self.image_size, "keys": split.keys}
-
-    def _batches(self, split: Split) -> Iterator[Batch]:
-        return in_order(split, ("image",), batch_size=64)

@@ -141,13 +141,13 @@ class Work:
         parts.autoencoder.to(self.device).eval()
         bar = self.progress.stage(self.run.variant, self.run.seed, "generate", count)
         if is_main():
-            images = generate(
+            painted = generate(
                 parts.aligner, parts.fuser, parts.backbone, embedded, parts.test.keys[:count], settings,
                 seed=self.run.seed, device=self.device, advance=lambda n: bar.advance(n, n),
             )  # fmt: skip
             swapped = self.swapped(settings)
             with write_folder(node.folder) as folder:
-                save_tensors(folder / "images.safetensors", {"images": images})
+                save_tensors(folder / "images.safetensors", painted)
                 if swapped is not None:
                     save_tensors(folder / "swaps.safetensors", swapped._asdict())
                 (folder / "metrics.jsonl").touch()

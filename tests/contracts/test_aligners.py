@@ -10,7 +10,7 @@ DIMS = [FactorDims((1, 8), (1, 8)), FactorDims((2, 4), (3, 5))]
 
 
 def test_the_built_in_aligners_are_here():
-    assert {"clinicalbert_mlp", "token_reader"} <= set(ALIGNERS.names())
+    assert {"clinicalbert_mlp", "t5_lora", "token_reader"} <= set(ALIGNERS.names())
 
 
 @pytest.fixture(params=DIMS, ids=str)

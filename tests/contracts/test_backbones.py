@@ -7,7 +7,7 @@ from anastyle import BACKBONES, Condition, Sample
 
 
 def test_the_built_in_backbones_are_here():
-    assert {"compact_dit", "pixart_lora", "sd15", "sdxl"} <= set(BACKBONES.names())
+    assert {"compact_dit", "pixart_lora", "medsegfactory", "sd15", "sdxl"} <= set(BACKBONES.names())
 
 
 @pytest.fixture(params=BACKBONES.names())

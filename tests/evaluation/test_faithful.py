@@ -73,7 +73,10 @@ class Bright:
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
         return (images.float().mean(dim=1, keepdim=True) - 127.5).abs() > 60
 
-    def words(self, held, side: int) -> str:
+    def skill(self, held, side: int) -> tuple[float | None, int]:
+        return None, 0
+
+    def fingerprint(self) -> str:
         return "segmenter-bright"
 
 
@@ -114,6 +117,20 @@ def test_the_tables_show_every_attribute_and_the_mean(lesions):
     assert table.title == "What the caption says and the image shows, %"
     assert "place" in [column.title for column in table.columns]
     assert all("floor" in protocol for protocol in table.protocols.values())
+
+
+def test_masks_are_scored_against_the_lesions_of_their_images(lesions):
+    test = FakeSplit(60, 1, size=SIZE)
+    masks = test.masks.to(torch.uint8)
+
+    own = lesions.pairs(test.bytes(), masks, DRAWS)["pair_dice"]
+    shuffled = lesions.pairs(test.bytes(), masks.roll(1, dims=0), DRAWS)["pair_dice"]
+    none = lesions.pairs(test.bytes(), torch.zeros_like(masks), DRAWS)["pair_dice"]
+
+    assert own.value > 0.9
+    assert 0.2 < own.floor < 0.8
+    assert shuffled.value == pytest.approx(own.floor, abs=0.2)
+    assert none.value == 0
 
 
 def test_a_captioner_that_tells_nothing_is_refused():

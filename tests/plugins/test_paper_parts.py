@@ -6,6 +6,7 @@ from peft import LoraConfig, inject_adapter_in_model
 
 from anastyle import BACKBONES, FactorDims, TextDims
 from anastyle_plugins.aligners.clinicalbert_mlp import ClinicalBertMLP
+from anastyle_plugins.aligners.t5_lora import T5LoRA
 from anastyle_plugins.autoencoders.kl import KL
 from anastyle_plugins.backbones._latent import LORA_TARGETS
 from anastyle_plugins.backbones.pixart_lora import ARCHITECTURES
@@ -133,6 +134,13 @@ def test_the_rivals_text_encoders(options, expected, dims):
 
 def test_pixart_alphas_text_encoder():
     assert count(T5(T5.Config())) == 4_762_310_656
+
+
+@pytest.mark.parametrize(("targets", "expected"), [("released", 9_043_968), ("meant", 14_548_992)])
+def test_med_arts_adapters_on_t5(targets, expected):
+    tuned = T5LoRA(T5LoRA.Config(lora_targets=targets), text=TextDims(4096, 4096))
+
+    assert count(tuned, trained=True) == expected
 
 
 @pytest.mark.parametrize(("name", "expected"), [("sd15", 859_520_964), ("sdxl", 2_567_463_684)])

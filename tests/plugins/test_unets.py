@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from anastyle import BACKBONES, Autoencoder, Condition, ConfigError
+from anastyle import AUTOENCODERS, BACKBONES, Autoencoder, Batch, Condition, ConfigError
 from anastyle.cli import main
 
 ROOT = Path(__file__).parents[2]
@@ -56,3 +56,34 @@ def test_sdxl_from_scratch_fits_an_embedder_of_its_width(tmp_path, capsys, monke
     words = [SMOKE, *WORDS, "data.train=48", "data.test=32", f"output={tmp_path}", "stages.evaluate=null"]
     assert main(["run", *words, "backbone={name: sdxl, path: null, pooled_dim: 7}"]) == 2
     assert "takes a pooled embedding of 7 numbers, and the embedder's has" in capsys.readouterr().err
+
+
+def test_streams_see_each_other_once_trained(autoencoder, shaken):
+    backbone = made("medsegfactory", autoencoder).eval()
+    latent, at = torch.randn(2, *backbone.noise_shape()), torch.tensor([500, 500])
+    other = torch.cat([latent[:, :4], torch.randn(2, 4, *latent.shape[2:])], dim=1)  # of the mask stream alone
+    asked = Condition(torch.randn(2, 3, 12), torch.ones(2, 3, dtype=torch.bool))
+
+    def image_stream(noisy):
+        with torch.no_grad():
+            return backbone.predict(noisy, at, asked)[:, :4]
+
+    assert backbone.noise_shape()[0] == 8
+    torch.testing.assert_close(image_stream(latent), image_stream(other))
+    shaken(backbone)
+    assert not torch.allclose(image_stream(latent), image_stream(other), atol=1e-3)
+
+
+def test_an_image_and_its_mask_come_back_from_their_latents():
+    cls = AUTOENCODERS.get("kl")
+    autoencoder = cls(cls.Config(path="compact")).eval()
+    backbone = made("medsegfactory", autoencoder)
+    image, mask = torch.full((2, 3, 32, 32), -0.5), torch.zeros(2, 1, 32, 32)
+    mask[:, :, 8:24, 8:24] = 1
+
+    mean, _ = backbone.encode(Batch(["a", "b"], torch.arange(2), image=image, mask=mask)).chunk(2, dim=1)
+    found = backbone.decode(mean)
+
+    assert (found.image - image).abs().mean() < 0.3  # an even picture is none the autoencoder was trained on
+    assert found.mask is not None
+    assert ((found.mask >= 0.5).float() == mask).float().mean() > 0.97

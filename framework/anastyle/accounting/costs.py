@@ -72,6 +72,7 @@ def batch(parts: Parts, count: int, image_size: int, step: int = 1) -> Batch:
     """Return images and latents of a batch; shapes without numbers."""
     images = torch.empty(count, 3, image_size, image_size, device="meta")
     made = Batch([""] * count, torch.zeros(count, dtype=torch.int64, device="meta"), image=images, step=step)
+    made.mask = images[:, :1]
     made.latent = parts["backbone"].encode(made)
     return made
 

@@ -15,6 +15,7 @@ from anastyle.evaluation.control.codes import DCI, PROBE, RETRIEVAL
 from anastyle.evaluation.control.faithful import FAITHFUL
 from anastyle.evaluation.control.faithful import MEAN as FAITHFUL_MEAN
 from anastyle.evaluation.control.leakage import SWAP
+from anastyle.evaluation.control.pairs import PAIRS
 from anastyle.evaluation.evaluate import FACTOR, MEAN
 from anastyle.evaluation.measures import NUMBERS
 from anastyle.evaluation.values import Value
@@ -126,6 +127,7 @@ KNOWN = {
     "authenticity": Column("authenticity", "Authentic, %", False, 100.0, 1),
     "label_accuracy": Column("label_accuracy", "Label, %", False, 100.0, 1),
     MEAN: Column(MEAN, "Factors, %", False, 100.0, 1),
+    PAIRS: Column(PAIRS, "Pair Dice", False, 1.0, 3),
     FAITHFUL_MEAN: Column(FAITHFUL_MEAN, "Caption, %", False, 100.0, 1),
 }
 

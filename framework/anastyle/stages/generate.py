@@ -23,21 +23,26 @@ def generate(
     seed: int,
     device: torch.device,
     advance=lambda images: None,
-) -> Tensor:
-    """Return one image per caption, uint8 (n, 3, H, W).
+) -> dict[str, Tensor]:
+    """Return one of ``images`` per caption, uint8 (n, 3, H, W), and where the backbone paints them, of ``masks``.
+
+    Masks are uint8 (n, 1, H, W) of 0 and 1.
 
     The noise of an image depends on its key and the seed alone: the batch size does not change the picture beyond the
     rounding of its arithmetic, and every variant starts from the same noise.
     """
     for part in (aligner, fuser, backbone):
         part.to(device).eval()
-    painted = []
+    images, masks = [], []
     for start in range(0, len(keys), settings.batch_size):
         rows = slice(start, start + settings.batch_size)
         batch = to_device(Embedded(*(part[rows] for part in embedded)), device)
         asked = conditions(fuser, aligner(batch), len(batch.tokens), device)
         latent = noise(backbone.noise_shape(), seed, "generate", keys[rows], 0).to(device)
         latent = sample(backbone, classifier_free(asked, settings.guidance), latent, steps=settings.steps)
-        painted.append(unsigned(backbone.decode(latent).image))
+        painted = backbone.decode(latent)
+        images.append(unsigned(painted.image))
+        if painted.mask is not None:
+            masks.append((painted.mask >= 0.5).to(torch.uint8).cpu())
         advance(len(batch.tokens))
-    return torch.cat(painted)
+    return {"images": torch.cat(images), **({"masks": torch.cat(masks)} if masks else {})}

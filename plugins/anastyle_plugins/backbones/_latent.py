@@ -135,7 +135,7 @@ class LatentDiffusion(Backbone):
             kept = len(noisy) * measure(lambda: self.predict(painted, timestep[:1], one)).kept
             if self.config.colour != "off":
                 seen = min(len(noisy), self.config.colour_batch)
-                kept += seen * measure(lambda: self.autoencoder.decode(painted)).kept
+                kept += seen * measure(lambda: self.shown(painted)).kept
         self.checkpointing(too_much(kept, free))
 
     @torch.no_grad()
@@ -207,8 +207,8 @@ class LatentDiffusion(Backbone):
         """Return how far the colours of the estimates (b, C, h, w) are from those of the images (facts A8, B1)."""
         with torch.no_grad():
             mean, _ = moments[: len(estimate)].chunk(2, dim=1)
-            shown = self.autoencoder.decode(mean)
-        return colour_distance(self.autoencoder.decode(estimate), shown)
+            shown = self.shown(mean)
+        return colour_distance(self.shown(estimate), shown)
 
     def predict(self, latent: Tensor, timestep: Tensor, condition: Condition) -> Tensor:
         """Return epsilon or v, (B, C, h, w), in float32 whatever the base computes in."""
@@ -233,10 +233,14 @@ class LatentDiffusion(Backbone):
         side = self.image_size // self.autoencoder.factor
         return (self.autoencoder.channels, side, side)
 
+    def shown(self, latent: Tensor) -> Tensor:
+        """Return the images of latents, with a gradient."""
+        return self.autoencoder.decode(latent)
+
     @torch.no_grad()
     def decode(self, latent: Tensor) -> Sample:
         """Return the images of latents."""
-        return Sample(self.autoencoder.decode(latent))
+        return Sample(self.shown(latent))
 
     def fresh(self) -> Any:
         """Return the network as it was before training, without adapters."""

@@ -110,17 +110,21 @@ class Bert(Embedder):
             rows = order[start : start + self.config.batch_size]
             padded = pad_sequence([words[i] for i in rows], batch_first=True, padding_value=self.tokenizer.pad_token_id)
             shown = pad_sequence([torch.ones_like(words[i]) for i in rows], batch_first=True)
-            hidden = self.model(input_ids=padded, attention_mask=shown).last_hidden_state
+            hidden = self.states(padded, shown)
             index = torch.tensor(rows, device=device)
             tokens[index, : hidden.shape[1]] = hidden.float() * shown[..., None]
             mask[index, : hidden.shape[1]] = shown.bool()
         return Embedded(tokens, mask, mean_of_words(tokens, mask))
 
+    def states(self, ids: Tensor, shown: Tensor) -> Tensor:
+        """Return what the model makes of words (B, T), (B, T, E)."""
+        return self.model(input_ids=ids, attention_mask=shown).last_hidden_state
+
     @torch.no_grad()
     def rehearse(self, words: int) -> None:
         """Compute one caption of that many words, whatever they are."""
         ids = torch.zeros(1, words, dtype=torch.int64, device=next(self.model.parameters()).device)
-        self.model(input_ids=ids)
+        self.states(ids, torch.ones_like(ids))
 
     def export(self, folder: Path) -> dict[str, Any]:
         """Write model and tokenizer into a folder and return the options that load them from there."""

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from anastyle import EMBEDDERS
 from anastyle.weights import Checkpoint
@@ -33,6 +34,8 @@ class T5(Bert):
         model: str = HUB
         """A hub id, or a folder of a pipeline with ``tokenizer`` and ``text_encoder``."""
         max_tokens: int = 120
+        encode: bool = True
+        """False: give the encoder's input embeddings, for an aligner that holds the encoder (``t5_lora``)."""
 
     architectures = {HUB: XXL}
 
@@ -45,16 +48,33 @@ class T5(Bert):
         """Return a known encoder without its weights."""
         from transformers import T5Config, T5EncoderModel
 
-        return T5EncoderModel(T5Config(**self.architectures[self.config.model]))
+        return self.only(T5EncoderModel(T5Config(**self.architectures[self.config.model])))
 
     def load(self, folder: Path) -> tuple[Any, Any]:
         """Return encoder and tokenizer of a local folder."""
         from transformers import T5EncoderModel
 
-        return load(folder / MODEL, T5EncoderModel, folder / WORDS)
+        model, words = load(folder / MODEL, T5EncoderModel, folder / WORDS)
+        return self.only(model), words
+
+    def only(self, model: Any) -> Any:
+        """Drop an encoder's blocks, if they are not wanted here."""
+        if not self.config.encode:
+            model.encoder.block = nn.ModuleList()
+        return model
+
+    def states(self, ids: Tensor, shown: Tensor) -> Tensor:
+        """Return what the encoder makes of words (B, T), or their input embeddings, (B, T, E)."""
+        return super().states(ids, shown) if self.config.encode else self.model.get_input_embeddings()(ids)
+
+    def fingerprint(self) -> str:
+        """Return the model's name, a hash of its weights, and whether they are used."""
+        return super().fingerprint() + ("" if self.config.encode else "-input")
 
     def export(self, folder: Path) -> dict[str, Any]:
         """Write encoder and tokenizer into a folder and return the options that load them from there."""
+        if not self.config.encode:
+            raise NotImplementedError("an encoder that is tuned elsewhere cannot be exported with its embeddings")
         self.model.save_pretrained(folder / MODEL)
         self.tokenizer.save_pretrained(folder / WORDS)
         return {**asdict(self.config), "model": str(folder), "revision": None}

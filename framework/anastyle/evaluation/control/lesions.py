@@ -8,6 +8,7 @@ from torch import Tensor
 from anastyle.data.images import unsigned
 from anastyle.evaluation.control.change import changes, look
 from anastyle.evaluation.control.faithful import Reader, Words, faithfulness, outlined
+from anastyle.evaluation.control.pairs import pair_values
 from anastyle.evaluation.control.segmenter import Segmenter
 from anastyle.evaluation.judge import Examples, shown
 from anastyle.evaluation.reference import Reference, Settings
@@ -24,7 +25,9 @@ class Lesions:
 
     def __init__(self, segmenter: Segmenter, test: Examples, real: Reference, reader: Reader | None = None) -> None:
         self.segmenter, self.side, self.reader = segmenter, real.side, reader
-        self.name = segmenter.words(test, real.side)
+        self.skill, count = segmenter.skill(test, real.side)
+        told = f" (Dice {self.skill:.2f} on {count} real held-out images)" if self.skill is not None else ""
+        self.name = segmenter.fingerprint() + told
         self.unit = look(real.against, segmenter)
         self.real = self._words(reader.test.images) if reader else []
 
@@ -43,6 +46,10 @@ class Lesions:
             told["decoded"] = self._words(decoded)
         reader = f"captioner '{self.reader.name}' at {self.side} px, outlines by {self.name},"
         return faithfulness(told, self.reader.asked[:count], reader, settings)
+
+    def pairs(self, images: Tensor, masks: Tensor, settings: Settings) -> dict[str, Value]:
+        """Return how well painted masks lie on the lesions of their images, see ``pairs``."""
+        return pair_values(masks, self.segmenter(self._at(images)), self.skill, self.name, settings)
 
     def _words(self, images: Tensor) -> list[Words]:
         assert self.reader is not None

@@ -13,8 +13,9 @@ from anastyle.checkpoint import load_tensors, save_tensors, tensors_hash
 from anastyle.errors import DataError
 from anastyle.evaluation.judge import Examples
 from anastyle.evaluation.utility.arms import pool
+from anastyle.evaluation.utility.metrics import dice
 from anastyle.evaluation.utility.networks import Recipe, UNet, answered, trained
-from anastyle.evaluation.utility.segment import dice, task
+from anastyle.evaluation.utility.segment import task
 from anastyle.evaluation.utility.trainings import UtilitySettings
 
 RECIPE = Recipe(width=12)
@@ -57,14 +58,13 @@ class Segmenter:
         network.load_state_dict(load_tensors(path))
         return cls(network)
 
-    def words(self, held: Examples, side: int) -> str:
-        """Name the segmenter and its Dice on real held-out images that have a mask with something in it."""
+    def skill(self, held: Examples, side: int) -> tuple[float | None, int]:
+        """Return its mean Dice on real held-out images that have a mask with something in it, and how many they are."""
         seen = pool(held, side, range(len(held)))
-        if seen.masks is None:
-            return self.fingerprint()
-        rows = torch.nonzero(seen.masks.flatten(1).any(dim=1)).flatten()
-        found = dice(self(seen.images[rows]).numpy(), seen.masks[rows].numpy())
-        return f"{self.fingerprint()} (Dice {found.mean():.2f} on {len(rows)} real held-out images)"
+        rows = [] if seen.masks is None else torch.nonzero(seen.masks.flatten(1).any(dim=1)).flatten()
+        if seen.masks is None or not len(rows):
+            return None, 0
+        return float(dice(self(seen.images[rows]).numpy(), seen.masks[rows].numpy()).mean()), len(rows)
 
     def fingerprint(self) -> str:
         """Name the segmenter by its weights."""

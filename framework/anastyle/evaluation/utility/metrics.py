@@ -1,10 +1,11 @@
-"""What a classifier's answers are worth: F1, balanced accuracy, AUC and recalls, of many weighted test sets at once.
+"""What a network's answers are worth: F1, balanced accuracy, AUC and recalls, of many weighted test sets at once; Dice.
 
 The definitions are scikit-learn's, and tests hold them to it. A bootstrap asks for thousands of weighted test sets,
 which scikit-learn scores one by one, at 60 ms each; here they are rows of one matrix.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -84,3 +85,9 @@ def undefined(counts: ArrayLike, classes: Sequence[str]) -> dict[str, str]:
         return dict.fromkeys([*WORDS, *(RECALL + name for name in classes)], reason)
     reasons = {RECALL + name: reason for name, reason in absent.items()}
     return reasons | dict.fromkeys(OVER_CLASSES, "; ".join(absent.values())) if absent else reasons
+
+
+def dice(said: NDArray[Any], truth: NDArray[Any]) -> Array:
+    """Return the Dice of each of n masks (n, 1, s, s) in {0, 1}; of two empty ones it is undefined."""
+    one, other = (masks.reshape(len(masks), -1).astype(np.float64) for masks in (said, truth))
+    return 2 * (one * other).sum(axis=1) / (one + other).sum(axis=1)

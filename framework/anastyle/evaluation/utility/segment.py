@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -11,6 +10,7 @@ from anastyle.errors import DataError
 from anastyle.evaluation.distances import Array
 from anastyle.evaluation.judge import Examples
 from anastyle.evaluation.utility.arms import FEWEST, MAJORITY, Arm, Pool, Synthetic, arms, gather
+from anastyle.evaluation.utility.metrics import dice
 from anastyle.evaluation.utility.networks import UNet
 from anastyle.evaluation.utility.results import Predicted, Utility, compare
 from anastyle.evaluation.utility.trainings import Task, Trainings, UtilitySettings
@@ -66,12 +66,6 @@ def outlined(masks: Tensor) -> Tensor:
     if len(rows) < FEWEST:
         raise DataError(f"{len(rows)} test images have a mask with something in it; {FEWEST} is the least for a Dice.")
     return rows
-
-
-def dice(said: Predicted, truth: Predicted) -> Array:
-    """Return the Dice of each of n masks (n, 1, s, s) in {0, 1}; of two empty ones it is undefined."""
-    one, other = (masks.reshape(len(masks), -1).astype(np.float64) for masks in (said, truth))
-    return 2 * (one * other).sum(axis=1) / (one + other).sum(axis=1)
 
 
 def task(settings: UtilitySettings) -> Task:

@@ -1,0 +1,96 @@
+"""T5's encoder, tuned by LoRA while the backbone learns to paint, as in Med-Art; or a small one, trained from scratch.
+
+It reads T5's own input embeddings (embedder ``t5`` with ``encode: false``); a small one reads any embedder's tokens.
+Med-Art's code names targets of an older T5: its "wi" matches none of the gated layers of version 1.1.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from anastyle import ALIGNERS, Aligner, ConfigError, Embedded, FactorDims, Reading, TextDims
+from anastyle.weights import Checkpoint, find
+from anastyle_plugins.embedders.t5 import FILES, HUB, MODEL, XXL
+
+TARGETS = {"meant": ["q", "k", "v", "o", "wi_0", "wi_1", "wo"], "released": ["q", "k", "v", "o", "wo"]}
+
+
+@ALIGNERS.register
+class T5LoRA(Aligner):
+    """Reads no factors: tokens are the encoder's last hidden state."""
+
+    gives = frozenset({"tokens"})
+
+    @dataclass
+    class Config(Aligner.Config):
+        """Which encoder, or how large."""
+
+        path: str | None = HUB
+        """A hub id, or a folder of a pipeline with ``text_encoder``; None: from scratch, as wide as the tokens are."""
+        revision: str | None = None
+        lora_rank: int = 8
+        """0 trains every weight, as from scratch."""
+        lora_alpha: float = 8
+        lora_targets: Literal["meant", "released"] = "meant"
+        """``meant``: every linear layer. ``released``: those that the code's list matches."""
+        layers: int = 2
+        heads: int = 4
+        dropout: float = 0.0
+
+    def __init__(self, config: Config, *, text: TextDims, dims: FactorDims | None = None) -> None:
+        super().__init__(config)
+        self.encoder = self.built(text.token)
+        width = self.encoder.config.d_model
+        if width != text.token:
+            raise ConfigError(
+                f"aligner: this T5 reads embeddings of {width} numbers, and the embedder gives {text.token}.\n"
+                "  Use embedder t5 of the same weights, with encode: false."
+            )
+        if config.path is not None and config.lora_rank:
+            from peft import LoraConfig, inject_adapter_in_model
+
+            adapter = LoraConfig(
+                r=config.lora_rank, lora_alpha=config.lora_alpha, init_lora_weights="gaussian",
+                target_modules=TARGETS[config.lora_targets],
+            )  # fmt: skip
+            inject_adapter_in_model(adapter, self.encoder.requires_grad_(False))
+
+    def built(self, width: int) -> Any:
+        """Return the encoder without its table of words, which the embedder has."""
+        from transformers import T5Config, T5EncoderModel  # late: a long import
+
+        config = self.config
+        if config.path is None:
+            if width % config.heads:
+                raise ConfigError(f"aligner.heads={config.heads}: must divide the tokens' width, {width}.")
+            sizes = T5Config(
+                vocab_size=1, d_model=width, d_kv=width // config.heads, d_ff=4 * width, num_layers=config.layers,
+                num_heads=config.heads, feed_forward_proj="gated-gelu", dropout_rate=config.dropout,
+            )  # fmt: skip
+            model: Any = T5EncoderModel(sizes)
+        elif torch.get_default_device().type == "meta" and config.path == HUB:
+            model = T5EncoderModel(T5Config(**{**XXL, "dropout_rate": config.dropout}))
+        else:
+            model = T5EncoderModel.from_pretrained(
+                find(self.checkpoints(config)[0]) / MODEL, use_safetensors=True, local_files_only=True,
+                dtype=torch.float32, dropout_rate=config.dropout,
+            )  # fmt: skip
+        model.encoder.embed_tokens = None
+        return model.encoder
+
+    @classmethod
+    def checkpoints(cls, config: Any) -> list[Checkpoint]:
+        """Name the encoder's weights, if it has any."""
+        return [Checkpoint("aligner.path", config.path, FILES[:2], config.revision)] if config.path else []
+
+    def forward(self, embedded: Embedded) -> Reading:
+        """Return tokens (B, T, E), their mask, and pooled (B, P) as it came."""
+        said = self.encoder(inputs_embeds=embedded.tokens, attention_mask=embedded.mask.long())
+        return Reading(tokens=said.last_hidden_state, mask=embedded.mask, pooled=embedded.pooled)
+
+    @classmethod
+    def tiny(cls, folder: Path) -> dict[str, Any]:
+        """Return the options of a tiny twin, for contract tests."""
+        return {"path": None, "layers": 1, "heads": 2}
