@@ -76,11 +76,11 @@ class EvaluateSettings:
             self,
             judge_steps=1,
             domain_steps=1,
-            segmenter_steps=1,
+            segmenter_steps=6,
             bootstrap=0,
             batch_size=1,
             utility=0,
-            utility_steps=1,
+            utility_steps=6,
         )
         if self.captioner and CAPTIONERS.get(self.captioner).attributes is Captioner.attributes:
             raise ConfigError(f"captioner={self.captioner}: tells no attributes. Choose another, template say.")

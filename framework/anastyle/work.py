@@ -1,11 +1,13 @@
 """The stages of one run that are still to do, each over the parts it shares with the others."""
 
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 
+from anastyle.accounting.painted import cost
 from anastyle.checkpoint import load_tensors, load_trainable_state, save_tensors, trainable_state, write_folder
 from anastyle.data.loader import batches
 from anastyle.data.split import PreparedSet
@@ -13,6 +15,7 @@ from anastyle.devices import device, ranks
 from anastyle.evaluation.measure import measure
 from anastyle.experiment import Run
 from anastyle.interfaces import Batch, Embedded
+from anastyle.jsonlines import write_json
 from anastyle.painting.chain import Reader
 from anastyle.painting.origin import write_origin
 from anastyle.parts import Parts
@@ -141,13 +144,16 @@ class Work:
         parts.autoencoder.to(self.device).eval()
         bar = self.progress.stage(self.run.variant, self.run.seed, "generate", count)
         if is_main():
+            started = time.perf_counter()
             painted = generate(
                 parts.aligner, parts.fuser, parts.backbone, embedded, parts.test.keys[:count], settings,
                 seed=self.run.seed, device=self.device, advance=lambda n: bar.advance(n, n),
             )  # fmt: skip
+            taken = cost(parts, embedded, settings, (time.perf_counter() - started) / count, self.device)
             swapped = self.swapped(settings)
             with write_folder(node.folder) as folder:
                 save_tensors(folder / "images.safetensors", painted)
+                write_json(folder / "cost.json", taken._asdict())
                 if swapped is not None:
                     save_tensors(folder / "swaps.safetensors", swapped._asdict())
                 (folder / "metrics.jsonl").touch()

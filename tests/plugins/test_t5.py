@@ -53,6 +53,19 @@ def test_a_small_one_from_scratch_reads_any_tokens_and_learns_whole(folder):
     assert all(parameter.requires_grad for parameter in aligner.parameters())
 
 
+def test_a_frozen_encoder_may_be_in_half_precision_and_its_adapters_are_not(folder):
+    whole, words = tuned(folder)
+    half, _ = tuned(folder, base_precision="bf16")
+
+    expected, found = whole.eval()(words.embed(CAPTIONS)), half.eval()(words.embed(CAPTIONS))
+
+    assert found.tokens.dtype == torch.float32
+    torch.testing.assert_close(found.tokens[found.mask], expected.tokens[found.mask], rtol=0.1, atol=0.1)
+    assert {parameter.dtype for parameter in half.parameters() if parameter.requires_grad} == {torch.float32}
+    with pytest.raises(ConfigError, match="bf16 is for a frozen encoder"):
+        T5LoRA(T5LoRA.Config(path=None, base_precision="bf16"), text=words.dims)
+
+
 def test_widths_that_do_not_fit_are_refused(folder):
     other = ALIGNERS.get("t5_lora")
     with pytest.raises(ConfigError, match="reads embeddings of 16 numbers, and the embedder gives 12"):

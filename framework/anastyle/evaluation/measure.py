@@ -19,7 +19,7 @@ from anastyle.evaluation.instruments import instruments
 from anastyle.evaluation.memorisation.gate import gate
 from anastyle.evaluation.reference import Settings
 from anastyle.evaluation.utility.measured import utility_values
-from anastyle.evaluation.values import Value
+from anastyle.evaluation.values import COST, Value
 from anastyle.parts import Parts
 from anastyle.plan import Node
 from anastyle.settings import EvaluateSettings
@@ -53,8 +53,9 @@ def measure(
     if settings.utility:
         values |= utility_values(
             images, rows, train, test, parts.data.classes, networks=settings.utility, steps=settings.utility_steps,
-            cache=output / "cache", device=device,
+            cache=output / "cache", device=device, masks=masks,
         )  # fmt: skip
+    values |= cost_values(painted.folder)
     copied = gate(images, train, test, tools.spaces, bench=tools.bench) if tools.bench else None
     values |= copied.values if copied else {}
     metrics = {f"eval/{name}": value.value for name, value in values.items()}
@@ -68,6 +69,20 @@ def measure(
         if copied:
             copied.write(folder)
     tracker.replay(node.folder / "metrics.jsonl")
+
+
+def cost_values(painted: Path) -> dict[str, Value]:
+    """Return what painting took, as the generate stage wrote it down."""
+    found = json.loads((painted / "cost.json").read_text())
+    words = {
+        "parameters": "Parameters of all that paints an image, adapters merged",
+        "gflop": "Arithmetic of one image, 2 FLOP per multiply-add, in 10^9",
+        "seconds": "Seconds an image took to paint, captions embedded beforehand",
+        "gib": "Weights, and activations of a batch at their peak, in GiB, counted",
+    }
+    return {
+        f"{COST}{name}": Value(found[name], n=1, protocol=f"{what}: {found['how']}") for name, what in words.items()
+    }
 
 
 def values_of(folder: Path) -> dict[str, Value]:

@@ -14,7 +14,7 @@ from anastyle.evaluation.formats import notes
 from anastyle.evaluation.overview import all_tables
 from anastyle.evaluation.pictures import Grid, Picture, Strip, grid_html
 from anastyle.evaluation.published import beside
-from anastyle.evaluation.tables import DASH, Cell, Row, Table, control_tables, factor_table, main_table
+from anastyle.evaluation.tables import DASH, Cell, Row, Table, control_tables, cost_table, factor_table, main_table
 from anastyle.evaluation.utility.measured import utility_tables
 
 __all__ = ["Cloud", "Curve", "Grid", "Picture", "Row", "Scatter", "Strip", "StudyReport", "tsne", "write_report"]
@@ -50,6 +50,7 @@ def page(report: StudyReport) -> str:
     sections = [
         results(report),
         factors(report),
+        costs(report),
         control(report),
         useful(report),
         copied(report),
@@ -167,6 +168,13 @@ def factors(report: StudyReport) -> str:
         "On each bar, the coloured tick is chance; the dark ticks are real images."
     )
     return section("What was asked, and what was painted", framed(heads, lines, bound_lines(table), "factors"), lead)
+
+
+def costs(report: StudyReport) -> str:
+    """Return what an image costs."""
+    table = cost_table(report.rows)
+    lead = "All that paints an image from its caption, at the study's own steps and guidance, on one device."
+    return section("What an image costs", as_html(table) if table.columns else "", lead)
 
 
 def control(report: StudyReport) -> str:

@@ -18,7 +18,7 @@ from anastyle.evaluation.control.leakage import SWAP
 from anastyle.evaluation.control.pairs import PAIRS
 from anastyle.evaluation.evaluate import FACTOR, MEAN
 from anastyle.evaluation.measures import NUMBERS
-from anastyle.evaluation.values import Value
+from anastyle.evaluation.values import COST, Value
 
 DASH = "—"
 FLOOR, CHANCE = "floor: real vs real, or chance", "floor: chance"
@@ -115,6 +115,12 @@ class Table:
         return text + ("†" if cell.differs else "")
 
 
+COSTS = {
+    "parameters": Column("cost/parameters", "parameters, 10⁶", True, 1e-6, 1),
+    "gflop": Column("cost/gflop", "GFLOP", True, 1.0, 1),
+    "seconds": Column("cost/seconds", "seconds", True, 1.0, 3),
+    "gib": Column("cost/gib", "GiB", True, 1.0, 2),
+}
 KNOWN = {
     "fd_domain": Column("fd_domain", "FD domain", True),
     "kid": Column("kid", "KID × 10³", True, 1000.0, 1),
@@ -138,6 +144,8 @@ def column(key: str) -> Column:
         return KNOWN[key]
     if key.startswith(FACTOR):
         return Column(key, key.removeprefix(FACTOR), False, 100.0, 1)
+    if key.startswith(COST):
+        return COSTS[key.removeprefix(COST)]
     if key.startswith(tuple(CONTROL)):
         group, *words = key.split("/")
         title = JOINED[group].format(*words)
@@ -167,6 +175,11 @@ def control_tables(rows: list[Row]) -> list[Table]:
     """Return the leakage matrix, what the codes hold, and retrieval; those that any row has."""
     tables = [group_table(rows, prefix, floor, title) for prefix, (title, floor) in CONTROL.items()]
     return [table for table in tables if table.columns]
+
+
+def cost_table(rows: list[Row]) -> Table:
+    """Return the table of what an image costs; without columns where that was not measured."""
+    return group_table(rows, COST, title="What an image costs")
 
 
 def group_table(rows: list[Row], prefix: str, floor: str = CHANCE, title: str = "") -> Table:

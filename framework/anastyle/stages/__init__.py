@@ -29,6 +29,6 @@ PLANS = {
         after=("autoencode", "align"),
         reads_captions=True,
     ),
-    "generate": StagePlan(sections=(), after=("diffuse",), trained=False, version=2),
+    "generate": StagePlan(sections=(), after=("diffuse",), trained=False, version=3),
     "evaluate": StagePlan(sections=(), after=("generate",), trained=False, version=INSTRUMENTS + MEASURES),
 }

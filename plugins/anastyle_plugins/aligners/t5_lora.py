@@ -14,6 +14,7 @@ from anastyle import ALIGNERS, Aligner, ConfigError, Embedded, FactorDims, Readi
 from anastyle.weights import Checkpoint, find
 from anastyle_plugins.embedders.t5 import FILES, HUB, MODEL, XXL
 
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 TARGETS = {"meant": ["q", "k", "v", "o", "wi_0", "wi_1", "wo"], "released": ["q", "k", "v", "o", "wo"]}
 
 
@@ -35,6 +36,8 @@ class T5LoRA(Aligner):
         lora_alpha: float = 8
         lora_targets: Literal["meant", "released"] = "meant"
         """``meant``: every linear layer. ``released``: those that the code's list matches."""
+        base_precision: Literal["fp32", "bf16"] = "fp32"
+        """Of a frozen encoder; adapters stay in float32."""
         layers: int = 2
         heads: int = 4
         dropout: float = 0.0
@@ -48,14 +51,21 @@ class T5LoRA(Aligner):
                 f"aligner: this T5 reads embeddings of {width} numbers, and the embedder gives {text.token}.\n"
                 "  Use embedder t5 of the same weights, with encode: false."
             )
-        if config.path is not None and config.lora_rank:
+        frozen = config.path is not None and config.lora_rank > 0
+        if config.base_precision == "bf16" and not frozen:
+            raise ConfigError("aligner.base_precision: bf16 is for a frozen encoder, and here every weight is trained.")
+        if frozen:
             from peft import LoraConfig, inject_adapter_in_model
 
             adapter = LoraConfig(
                 r=config.lora_rank, lora_alpha=config.lora_alpha, init_lora_weights="gaussian",
                 target_modules=TARGETS[config.lora_targets],
             )  # fmt: skip
-            inject_adapter_in_model(adapter, self.encoder.requires_grad_(False))
+            self.encoder.requires_grad_(False).to(PRECISIONS[config.base_precision])
+            inject_adapter_in_model(adapter, self.encoder)
+            for parameter in self.encoder.parameters():
+                if parameter.requires_grad:
+                    parameter.data = parameter.data.float()  # peft makes them in the base's precision
 
     def built(self, width: int) -> Any:
         """Return the encoder without its table of words, which the embedder has."""
@@ -66,7 +76,7 @@ class T5LoRA(Aligner):
             if width % config.heads:
                 raise ConfigError(f"aligner.heads={config.heads}: must divide the tokens' width, {width}.")
             sizes = T5Config(
-                vocab_size=1, d_model=width, d_kv=width // config.heads, d_ff=4 * width, num_layers=config.layers,
+                vocab_size=2, d_model=width, d_kv=width // config.heads, d_ff=4 * width, num_layers=config.layers,
                 num_heads=config.heads, feed_forward_proj="gated-gelu", dropout_rate=config.dropout,
             )  # fmt: skip
             model: Any = T5EncoderModel(sizes)
@@ -87,8 +97,10 @@ class T5LoRA(Aligner):
 
     def forward(self, embedded: Embedded) -> Reading:
         """Return tokens (B, T, E), their mask, and pooled (B, P) as it came."""
-        said = self.encoder(inputs_embeds=embedded.tokens, attention_mask=embedded.mask.long())
-        return Reading(tokens=said.last_hidden_state, mask=embedded.mask, pooled=embedded.pooled)
+        shown = None if embedded.mask.is_meta else embedded.mask.long()  # transformers looks into it
+        dtype = self.encoder.final_layer_norm.weight.dtype  # what it computes in
+        said = self.encoder(inputs_embeds=embedded.tokens.to(dtype), attention_mask=shown)
+        return Reading(tokens=said.last_hidden_state.float(), mask=embedded.mask, pooled=embedded.pooled)
 
     @classmethod
     def tiny(cls, folder: Path) -> dict[str, Any]:

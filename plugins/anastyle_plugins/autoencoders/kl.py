@@ -19,15 +19,16 @@ from anastyle.weights import Checkpoint
 from anastyle_plugins.pretrained import SHIPPED, checkpoint, load
 
 # what is built where no weights are wanted, on the meta device (facts part E)
+STABLE: dict[str, Any] = {
+    "block_out_channels": (128, 256, 512, 512),
+    "down_block_types": ("DownEncoderBlock2D",) * 4,
+    "up_block_types": ("UpDecoderBlock2D",) * 4,
+    "layers_per_block": 2,
+    "latent_channels": 4,
+}
 ARCHITECTURES: dict[str, dict[str, Any]] = {
-    "stabilityai/sd-vae-ft-ema": {
-        "block_out_channels": (128, 256, 512, 512),
-        "down_block_types": ("DownEncoderBlock2D",) * 4,
-        "up_block_types": ("UpDecoderBlock2D",) * 4,
-        "layers_per_block": 2,
-        "latent_channels": 4,
-        "sample_size": 256,
-    }
+    "stabilityai/sd-vae-ft-ema": {**STABLE, "sample_size": 256},
+    "stabilityai/sdxl-vae": {**STABLE, "sample_size": 1024, "scaling_factor": 0.13025},
 }
 
 

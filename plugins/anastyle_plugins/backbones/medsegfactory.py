@@ -31,6 +31,7 @@ class MedSegFactory(UNet):
 
     def __init__(self, config: Config, *, autoencoder: Autoencoder, image_size: int) -> None:
         super().__init__(config, autoencoder=autoencoder, image_size=image_size)
+        self._adapters = super().adapter_sizes()  # joint attention has none: it is trained whole
         join(self.unet)
         self.streams = nn.Parameter(0.02 * torch.randn(2, 1, self.width))  # one more token for each stream
         self.exports = ()  # no other program knows joint attention
@@ -53,6 +54,10 @@ class MedSegFactory(UNet):
         streams = torch.cat(latent.chunk(2, dim=1))  # (2B, C, h, w)
         predicted = super().ask(network, streams, timestep.repeat(2), Condition(tokens, mask))
         return torch.cat(predicted.chunk(2), dim=1)
+
+    def adapter_sizes(self) -> dict[str, int]:
+        """Return what adapters of this rank count, by the set of their targets."""
+        return self._adapters
 
     def noise_shape(self) -> tuple[int, ...]:
         """Return (2C, h, w)."""

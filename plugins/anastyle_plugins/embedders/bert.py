@@ -116,15 +116,15 @@ class Bert(Embedder):
             mask[index, : hidden.shape[1]] = shown.bool()
         return Embedded(tokens, mask, mean_of_words(tokens, mask))
 
-    def states(self, ids: Tensor, shown: Tensor) -> Tensor:
-        """Return what the model makes of words (B, T), (B, T, E)."""
+    def states(self, ids: Tensor, shown: Tensor | None) -> Tensor:
+        """Return what the model makes of words (B, T), some of them shown, (B, T, E)."""
         return self.model(input_ids=ids, attention_mask=shown).last_hidden_state
 
     @torch.no_grad()
     def rehearse(self, words: int) -> None:
         """Compute one caption of that many words, whatever they are."""
         ids = torch.zeros(1, words, dtype=torch.int64, device=next(self.model.parameters()).device)
-        self.states(ids, torch.ones_like(ids))
+        self.states(ids, None)
 
     def export(self, folder: Path) -> dict[str, Any]:
         """Write model and tokenizer into a folder and return the options that load them from there."""

@@ -63,7 +63,7 @@ class T5(Bert):
             model.encoder.block = nn.ModuleList()
         return model
 
-    def states(self, ids: Tensor, shown: Tensor) -> Tensor:
+    def states(self, ids: Tensor, shown: Tensor | None) -> Tensor:
         """Return what the encoder makes of words (B, T), or their input embeddings, (B, T, E)."""
         return super().states(ids, shown) if self.config.encode else self.model.get_input_embeddings()(ids)
 

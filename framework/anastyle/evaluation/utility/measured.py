@@ -12,10 +12,17 @@ from anastyle.evaluation.utility.classify import classify
 from anastyle.evaluation.utility.metrics import RECALL
 from anastyle.evaluation.utility.networks import Recipe
 from anastyle.evaluation.utility.results import GAIN, PREFIX
+from anastyle.evaluation.utility.segment import segment
 from anastyle.evaluation.utility.trainings import UtilitySettings
 from anastyle.evaluation.values import Value
 
-TITLES = {"weighted_f1": "F1 weighted", "macro_f1": "F1 macro", "balanced_accuracy": "BACC", "auc": "AUC"}
+TITLES = {
+    "weighted_f1": "F1 weighted",
+    "macro_f1": "F1 macro",
+    "balanced_accuracy": "BACC",
+    "auc": "AUC",
+    "dice": "Dice of a segmenter",
+}
 FLOOR = "floor: always the commonest class, or no gain"
 
 
@@ -30,15 +37,22 @@ def utility_values(
     steps: int,
     cache: Path,
     device: torch.device,
+    masks: Tensor | None = None,
 ) -> dict[str, Value]:
     """Return what images (n, 3, S, S), asked for by the captions of ``rows`` of the test split, are worth.
+
+    Arguments:
+        masks: painted beside them, (n, 1, S, S): then what pairs are worth to a segmenter too.
 
     Raises:
         DataError: too few test images are left that no image was asked for.
     """
     settings = UtilitySettings(recipe=Recipe(steps=steps), seeds=tuple(range(networks)))
-    synthetic = Synthetic(images, test.labels[rows], asked=torch.tensor(rows))
-    return classify(synthetic, train, test, classes, settings=settings, device=device, cache=cache).values()
+    synthetic = Synthetic(images, test.labels[rows], masks, asked=torch.tensor(rows))
+    values = classify(synthetic, train, test, classes, settings=settings, device=device, cache=cache).values()
+    if masks is not None:
+        values |= segment(synthetic, train, test, settings=settings, device=device, cache=cache).values()
+    return values
 
 
 def utility_tables(rows: list[Row]) -> list[Table]:
@@ -50,7 +64,7 @@ def utility_tables(rows: list[Row]) -> list[Table]:
     keys = list(dict.fromkeys(key for row in by_arm for key in row.values))
     recalls = [key for key in keys if RECALL in key and not key.endswith(GAIN)]
     scores = [key for key in keys if RECALL not in key]
-    titles = {"Of use to a classifier": scores, "Recall of each class": recalls}
+    titles = {"Of use to a network": scores, "Recall of each class": recalls}
     return [build(by_arm, named, floor=FLOOR, title=title, column=column) for title, named in titles.items() if named]
 
 

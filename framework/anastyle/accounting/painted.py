@@ -1,0 +1,67 @@
+"""What painting took, counted and timed on the parts that painted: parameters, arithmetic, seconds, memory."""
+
+import platform
+from typing import NamedTuple
+
+import torch
+
+from anastyle.accounting.costs import GIB, flops, merged
+from anastyle.accounting.memory import measure
+from anastyle.accounting.params import PAINTERS, count, named
+from anastyle.devices import to_device
+from anastyle.interfaces import Embedded
+from anastyle.parts import Parts
+from anastyle.settings import GenerateSettings
+
+
+class Cost(NamedTuple):
+    """What one image cost, and how that was found."""
+
+    parameters: float  # of all that it takes, adapters merged
+    gflop: float  # 2 per multiply-add
+    seconds: float  # in a batch of the generate stage
+    gib: float  # weights, and the activations of such a batch at their peak
+    how: str
+
+
+@torch.no_grad()
+def cost(parts: Parts, embedded: Embedded, settings: GenerateSettings, seconds: float, device: torch.device) -> Cost:
+    """Return what painting took.
+
+    Arguments:
+        embedded: some of the captions that were painted.
+        seconds: that an image took.
+    """
+    backbone, painters = parts.backbone, [getattr(parts, name) for name in PAINTERS]
+    batch = to_device(Embedded(*(part[: settings.batch_size] for part in embedded)), device)
+
+    def ask(words: Embedded):
+        return parts.fuser(parts.aligner(words))
+
+    def noise(images: int) -> torch.Tensor:
+        return torch.zeros(images, *backbone.noise_shape(), device=device)
+
+    def predict(words: Embedded):
+        images = len(words.tokens)
+        return backbone.predict(noise(images), torch.zeros(images, dtype=torch.int64, device=device), ask(words))
+
+    one, passes = Embedded(*(part[:1] for part in batch)), settings.steps * (1 if settings.guidance == 1 else 2)
+    with merged(backbone):
+        words = flops(lambda: ask(one))
+        total = passes * (flops(lambda: predict(one)) - words) + words + flops(lambda: backbone.decode(noise(1)))
+        peak = max(measure(lambda: work(), flash=False).peak for work in
+                   (lambda: predict(batch), lambda: backbone.decode(noise(len(batch.tokens)))))  # fmt: skip
+    weights = sum(p.numel() * p.element_size() for part in painters for p in part.parameters())
+    return Cost(
+        float(sum(count(part) - named(part, "lora_") for part in painters)), total / 1e9, seconds,
+        (weights + peak) / GIB, how(settings, device),
+    )  # fmt: skip
+
+
+def how(settings: GenerateSettings, device: torch.device) -> str:
+    """Return under which circumstances an image was painted, in words."""
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
+    else:
+        name = f"{torch.get_num_threads()} threads of {platform.processor() or platform.machine()}"
+    return f"{settings.steps} steps, guidance {settings.guidance:g}, batches of {settings.batch_size}, on {name}"
