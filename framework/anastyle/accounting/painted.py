@@ -49,12 +49,11 @@ def cost(parts: Parts, embedded: Embedded, settings: GenerateSettings, seconds: 
     with merged(backbone):
         words = flops(lambda: ask(one))
         total = passes * (flops(lambda: predict(one)) - words) + words + flops(lambda: backbone.decode(noise(1)))
-        peak = max(measure(lambda: work(), flash=False).peak for work in
-                   (lambda: predict(batch), lambda: backbone.decode(noise(len(batch.tokens)))))  # fmt: skip
+        steps = measure(lambda: predict(batch)).peak, measure(lambda: backbone.decode(noise(len(batch.tokens)))).peak
     weights = sum(p.numel() * p.element_size() for part in painters for p in part.parameters())
     return Cost(
         float(sum(count(part) - named(part, "lora_") for part in painters)), total / 1e9, seconds,
-        (weights + peak) / GIB, how(settings, device),
+        (weights + max(steps)) / GIB, how(settings, device),
     )  # fmt: skip
 
 

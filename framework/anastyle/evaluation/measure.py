@@ -80,9 +80,8 @@ def cost_values(painted: Path) -> dict[str, Value]:
         "seconds": "Seconds an image took to paint, captions embedded beforehand",
         "gib": "Weights, and activations of a batch at their peak, in GiB, counted",
     }
-    return {
-        f"{COST}{name}": Value(found[name], n=1, protocol=f"{what}: {found['how']}") for name, what in words.items()
-    }
+    how = found["how"]
+    return {COST + name: Value(found[name], n=1, protocol=f"{what}: {how}") for name, what in words.items()}
 
 
 def values_of(folder: Path) -> dict[str, Value]:
