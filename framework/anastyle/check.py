@@ -72,7 +72,7 @@ def _misfits(config: Config) -> Iterator[str]:
         names = config["fuser"]["name"], config["aligner"]["name"]
         yield f"fuser: '{names[0]}' needs {needs}, and aligner '{names[1]}' gives {gives}. Change one of the two."
     backbone = _class(config, "backbone")
-    if backbone is not None and fuser is not None and backbone.pools and not fuser.pools:
+    if backbone is not None and fuser is not None and backbone.needs_pooled and not fuser.gives_pooled:
         names = config["backbone"]["name"], config["fuser"]["name"]
         yield f"backbone: '{names[0]}' needs a caption's pooled embedding, and fuser '{names[1]}' hands none on."
 

@@ -204,7 +204,7 @@ class Fuser(Component):
     """
 
     needs: ClassVar[frozenset[str]]  # of {"factors", "tokens"}
-    pools: ClassVar[bool] = False  # does it hand the pooled embedding of a caption on?
+    gives_pooled: ClassVar[bool] = False  # does it hand the pooled embedding of a caption on?
 
     @abstractmethod
     def forward(self, reading: Reading, keep: Keep | None = None) -> Condition:
@@ -250,7 +250,7 @@ class Backbone(Component):
     """
 
     width: int  # of a condition token
-    pools: ClassVar[bool] = False  # must a condition have a pooled embedding?
+    needs_pooled: ClassVar[bool] = False  # must a condition have a pooled embedding?
     pooled: int | None = None  # then of how many numbers
     encodes: tuple[str, ...] = ("image",)  # the fields of a batch that ``encode`` looks at
     reads: tuple[str, ...] = ("latent",)  # the fields of a batch that its losses look at

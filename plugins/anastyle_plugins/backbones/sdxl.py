@@ -26,7 +26,7 @@ class SDXL(UNet):
         size_dim: int = 32
         """Numbers that each of six sizes becomes, in a network from scratch."""
 
-    pools = True
+    needs_pooled = True
     architectures = {
         HUB: {
             "sample_size": 128,

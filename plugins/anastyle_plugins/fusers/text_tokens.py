@@ -13,7 +13,7 @@ class TextTokens(Fuser):
     """Passes text tokens on, through a linear map where the backbone has another width."""
 
     needs = frozenset({"tokens"})
-    pools = True
+    gives_pooled = True
 
     @dataclass
     class Config(Fuser.Config):
