@@ -13,8 +13,8 @@ import torch
 from anastyle import ALIGNERS, Aligner, ConfigError, Embedded, FactorDims, Reading, TextDims
 from anastyle.weights import Checkpoint, find
 from anastyle_plugins.embedders.t5 import FILES, HUB, MODEL, XXL
+from anastyle_plugins.lora import adapt
 
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 TARGETS = {"meant": ["q", "k", "v", "o", "wi_0", "wi_1", "wo"], "released": ["q", "k", "v", "o", "wo"]}
 
 
@@ -55,17 +55,10 @@ class T5LoRA(Aligner):
         if config.base_precision == "bf16" and not frozen:
             raise ConfigError("aligner.base_precision: bf16 is for a frozen encoder, and here every weight is trained.")
         if frozen:
-            from peft import LoraConfig, inject_adapter_in_model
-
-            adapter = LoraConfig(
-                r=config.lora_rank, lora_alpha=config.lora_alpha, init_lora_weights="gaussian",
-                target_modules=TARGETS[config.lora_targets],
-            )  # fmt: skip
-            self.encoder.requires_grad_(False).to(PRECISIONS[config.base_precision])
-            inject_adapter_in_model(adapter, self.encoder)
-            for parameter in self.encoder.parameters():
-                if parameter.requires_grad:
-                    parameter.data = parameter.data.float()  # peft makes them in the base's precision
+            targets = TARGETS[config.lora_targets]
+            adapt(
+                self.encoder, targets, rank=config.lora_rank, alpha=config.lora_alpha, precision=config.base_precision
+            )
 
     def built(self, width: int) -> Any:
         """Return the encoder without its table of words, which the embedder has."""

@@ -13,9 +13,9 @@ from anastyle import Autoencoder, Backbone, Batch, Condition, ConfigError, Losse
 from anastyle.accounting.memory import free_memory, measure, too_much
 from anastyle.sampling import denoised
 from anastyle_plugins.backbones._objective import colour_distance, contour_weights, draw_timesteps, snr_weights
+from anastyle_plugins.lora import adapt
 
 BETAS = {"scaled_linear": (0.00085, 0.012)}  # of the schedules that do not run from 1e-4 to 0.02
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 # facts: the paper's text says attention projections; its released code lists every linear layer
 LORA_TARGETS = {
@@ -83,7 +83,6 @@ class LatentDiffusion(Backbone):
             width: of the tokens that it attends to.
         """
         from diffusers import AutoencoderKL
-        from peft import LoraConfig, inject_adapter_in_model
 
         channels = network.config.in_channels
         if channels != self.autoencoder.channels:
@@ -105,17 +104,10 @@ class LatentDiffusion(Backbone):
             )
         if frozen:
             self.exports = ("adapter", "peft", *self.exports)
-            torch.nn.Module.to(network.requires_grad_(False), PRECISIONS[self.config.base_precision])
-            adapter = LoraConfig(
-                r=self.config.lora_rank,
-                lora_alpha=self.config.lora_alpha,
-                init_lora_weights="gaussian",
-                target_modules=LORA_TARGETS[self.config.lora_targets],
-            )
-            inject_adapter_in_model(adapter, network)
-            for parameter in network.parameters():
-                if parameter.requires_grad:
-                    parameter.data = parameter.data.float()  # peft makes them in the base's precision
+            adapt(
+                network, LORA_TARGETS[self.config.lora_targets], rank=self.config.lora_rank,
+                alpha=self.config.lora_alpha, precision=self.config.base_precision,
+            )  # fmt: skip
 
     def checkpointing(self, on: bool) -> None:
         """Compute each block's activations again in the backward pass, or keep them."""
