@@ -14,7 +14,8 @@ def adapt(network: nn.Module, targets: list[str], *, rank: int, alpha: float, pr
 
     frozen: Any = network.requires_grad_(False)
     nn.Module.to(frozen, PRECISIONS[precision])
-    config = LoraConfig(r=rank, lora_alpha=alpha, init_lora_weights="gaussian", target_modules=targets)
+    scale: Any = alpha  # peft takes any number and says int
+    config = LoraConfig(r=rank, lora_alpha=scale, init_lora_weights="gaussian", target_modules=targets)
     inject_adapter_in_model(config, frozen)
     for parameter in network.parameters():
         if parameter.requires_grad:

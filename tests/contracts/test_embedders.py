@@ -13,7 +13,7 @@ CAPTIONS = [
 
 
 def test_the_built_in_embedders_are_here():
-    assert {"bert", "clip", "t5", "tfidf_svd"} <= set(EMBEDDERS.names())
+    assert {"bert", "clip_text", "t5", "tfidf_svd"} <= set(EMBEDDERS.names())
 
 
 @pytest.fixture(params=EMBEDDERS.names())

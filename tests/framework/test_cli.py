@@ -132,7 +132,8 @@ def test_check_refuses_what_does_not_fit(file, capsys, words, reason):
 def test_a_trained_aligner_needs_its_stages(file):
     experiment = read(file, ["stages.align=null"])
     experiment.variants["default"]["stages"]["diffuse"] = {}
-    experiment.variants["default"].update({part: {"name": "any"} for part in ("autoencoder", "embedder", "backbone")})
+    named = {"autoencoder": "kl", "embedder": "tfidf_svd", "backbone": "compact_dit"}
+    experiment.variants["default"].update({part: {"name": name} for part, name in named.items()})
 
     problems = check.wiring_problems(experiment)
 

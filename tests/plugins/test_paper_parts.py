@@ -11,7 +11,7 @@ from anastyle_plugins.autoencoders.kl import KL
 from anastyle_plugins.backbones._latent import LORA_TARGETS
 from anastyle_plugins.backbones.pixart_lora import ARCHITECTURES
 from anastyle_plugins.embedders.bert import Bert
-from anastyle_plugins.embedders.clip import CLIP
+from anastyle_plugins.embedders.clip_text import CLIPText
 from anastyle_plugins.embedders.t5 import T5
 from anastyle_plugins.encoders.sdnet import SDNet
 from anastyle_plugins.fusers.concat import Concat
@@ -126,7 +126,7 @@ def test_the_language_models(model, expected):
     ],
 )
 def test_the_rivals_text_encoders(options, expected, dims):
-    embedder = CLIP(CLIP.Config(**options))
+    embedder = CLIPText(CLIPText.Config(**options))
 
     assert count(embedder) == expected
     assert embedder.dims == TextDims(*dims)

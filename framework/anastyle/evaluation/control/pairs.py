@@ -23,13 +23,14 @@ def pair_values(masks: Tensor, seen: Tensor, ceiling: float | None, name: str, s
         ceiling: its Dice with the masks of real test images.
         name: of the segmenter, for the protocol.
     """
-    drawn = F.interpolate(masks.float(), size=seen.shape[-2:], mode="area") >= 0.5
-    drawn, seen = (some.flatten(1).numpy() for some in (drawn, seen))
-    own = np.flatnonzero(drawn.any(axis=1) | seen.any(axis=1))
+    drawn = (F.interpolate(masks.float(), size=seen.shape[-2:], mode="area") >= 0.5).flatten(1).numpy()
+    told = seen.flatten(1).numpy()
+    own = np.flatnonzero(drawn.any(axis=1) | told.any(axis=1))
     if len(own) < FEWEST:
         return {}
-    found = dice(drawn[own], seen[own])
-    others = [float(np.nanmean(dice(drawn, np.roll(seen, by, axis=0)))) for by in range(1, min(len(seen), 11))]
+    found = dice(drawn[own], told[own])
+    with np.errstate(invalid="ignore"):  # of two empty masks there is no Dice
+        others = [float(np.nanmean(dice(drawn, np.roll(told, by, axis=0)))) for by in range(1, min(len(told), 11))]
     protocol = (
         f"Dice of painted masks with what {name} sees in the images that were painted with them, at "
         f"{round(drawn.shape[1] ** 0.5)} px, mean over images with a lesion in either; floor: masks of other images; "

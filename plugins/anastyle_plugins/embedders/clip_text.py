@@ -29,7 +29,7 @@ ARCHITECTURES: dict[str, list[dict[str, Any]]] = {
 
 
 @EMBEDDERS.register
-class CLIP(Embedder):
+class CLIPText(Embedder):
     """Tokens are hidden states of all 77 places, padding included, as the U-Nets were trained on them."""
 
     @dataclass
@@ -101,7 +101,7 @@ class CLIP(Embedder):
             tokenizer.save_pretrained(folder / f"{WORDS}{end}")
         return {**asdict(self.config), "model": str(folder), "revision": None}
 
-    def train(self, mode: bool = True) -> "CLIP":
+    def train(self, mode: bool = True) -> "CLIPText":
         """Stay in eval mode: the encoders are frozen."""
         return super().train(False)
 
