@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import anastyle_plugins.pretrained as pretrained
-from anastyle import Batch, Condition, Embedded, MissingError
+from anastyle import Batch, Condition, ConfigError, Embedded, MissingError
 from anastyle.data.images import pixels_of, signed
 from anastyle.weights import find
 from anastyle_plugins.autoencoders.kl import KL
@@ -69,3 +69,28 @@ def pretrained_condition(embedded: Embedded, shift: int) -> Condition:
 def test_a_folder_that_is_not_there_is_named_with_the_way_out() -> None:
     with pytest.raises(MissingError, match=r"backbone\.path: nowhere/at/all is not here: config\.json"):
         find(pretrained.checkpoint("backbone.path", "nowhere/at/all", "transformer"))
+
+
+def test_the_autoencoder_learns_colours_it_never_saw_where_it_may_go_on_learning() -> None:
+    frozen, tuned = KL(KL.Config(path="compact")).eval(), KL(KL.Config(path="compact", tune=True)).train()
+    level = torch.rand(8, 1, 1, 1, generator=torch.Generator().manual_seed(0)) - 0.5
+    pink = (torch.tensor([0.9, -0.6, 0.5]).view(1, 3, 1, 1) + 0.3 * level).expand(8, 3, 32, 32)
+    optimizer = torch.optim.AdamW(tuned.parameters(), lr=2e-3)
+
+    def error(autoencoder: KL) -> float:
+        with torch.no_grad():
+            return float((autoencoder.decode(autoencoder.encode(pink).chunk(2, dim=1)[0]) - pink).abs().mean())
+
+    assert frozen.pretrained
+    assert not tuned.pretrained
+    assert not any(parameter.requires_grad for parameter in frozen.parameters())
+    before = error(frozen)
+    assert error(tuned) == before
+    for _ in range(40):
+        losses = tuned.losses(Batch([""] * 8, torch.arange(8), image=pink))
+        optimizer.zero_grad()
+        (losses["reconstruction"] + losses["gradient"] + 1e-4 * losses["kl"]).backward()
+        optimizer.step()
+    assert error(tuned) < 0.5 * before
+    with pytest.raises(ConfigError, match="tune=true: needs weights to begin with"):
+        KL.Config(tune=True)

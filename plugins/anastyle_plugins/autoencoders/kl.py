@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from anastyle import AUTOENCODERS, Autoencoder, Batch, Losses
+from anastyle import AUTOENCODERS, Autoencoder, Batch, ConfigError, Losses
 from anastyle.checkpoint import tensors_hash
 from anastyle.devices import no_autocast
 from anastyle.weights import Checkpoint
@@ -42,22 +42,30 @@ class KL(Autoencoder):
 
         path: str | None = None
         """A hub id, a diffusers folder, or ``compact``: the one that ships with Anastyle. None: trained here."""
+        tune: bool = False
+        """Go on training the weights of ``path`` in the autoencode stage, for images unlike those they know."""
         channels: int = 4
         widths: list[int] = field(default_factory=lambda: [16, 32, 64])
         layers: int = 1
         groups: int = 8
 
+        def __post_init__(self) -> None:
+            if self.tune and self.path is None:
+                raise ConfigError(
+                    "tune=true: needs weights to begin with. Name a path; without one all is trained here."
+                )
+
     def __init__(self, config: Config) -> None:
         super().__init__(config)
         from diffusers import AutoencoderKL  # late: a check does without
 
-        self.pretrained = config.path is not None
+        self.pretrained = config.path is not None and not config.tune
         build: Any = AutoencoderKL
         self.model: Any  # an AutoencoderKL, whose annotations are too narrow for its own arguments
         if config.path is not None:
             known = ARCHITECTURES.get(config.path) if torch.get_default_device().type == "meta" else None
             self.model = build(**known) if known else load(AutoencoderKL, self.checkpoints(config)[0], "vae")
-            self.requires_grad_(False)
+            self.requires_grad_(config.tune)
         else:
             levels = len(config.widths)
             self.model = build(
