@@ -10,6 +10,7 @@ from anastyle.evaluation.control.faithful import Reader, by_chance, faithfulness
 from anastyle.evaluation.control.lesions import Lesions
 from anastyle.evaluation.reference import Settings, reference
 from anastyle.evaluation.tables import Row, control_tables, main_table
+from anastyle.evaluation.utility.arms import pool
 from anastyle.settings import EvaluateSettings
 
 DRAWS = Settings(draws=50, max_side=32)
@@ -73,7 +74,7 @@ class Bright:
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
         return (images.float().mean(dim=1, keepdim=True) - 127.5).abs() > 60
 
-    def skill(self, held, side: int) -> tuple[float | None, int]:
+    def skill(self, held) -> tuple[float | None, int]:
         return None, 0
 
     def fingerprint(self) -> str:
@@ -84,9 +85,10 @@ class Bright:
 def lesions() -> Lesions:
     train, test = FakeSplit(60, 0, size=SIZE), FakeSplit(60, 1, size=SIZE)
     cls = CAPTIONERS.get("template")
-    reader = Reader(cls(cls.Config()), "template", train, test, SIZE)
+    seen = pool(test, SIZE, range(len(test)))
+    reader = Reader(cls(cls.Config()), "template", train, seen, SIZE)
     real = reference(train, test, 60, DRAWS)
-    return Lesions(Bright(), test, real, reader)  # type: ignore[arg-type]
+    return Lesions(Bright(), seen, real, reader)  # type: ignore[arg-type]
 
 
 def test_the_captioner_sees_squares_where_and_how_they_are(lesions):

@@ -17,6 +17,7 @@ from anastyle.config import typed
 from anastyle.errors import ConfigError, did_you_mean
 from anastyle.experiment import Run
 from anastyle.interfaces import Batch, Condition, Embedded
+from anastyle.settings import GenerateSettings
 from anastyle.stages.settings import schema
 
 WORDS = 128  # of the caption that is accounted for
@@ -113,9 +114,13 @@ def computation(run: Run, parts: Parts) -> Iterator[tuple[str, int]]:
     yield "diffuse, one image of a step, latents cached", flops(lambda: loss(parts, one).backward())
     if stages.get("generate") is not None:
         settings = typed(schema("generate"), stages["generate"], "stages.generate")
-        passes = settings.steps * (1 if settings.guidance == 1 else 2)
         name = f"sampled image, {settings.steps} steps, guidance {settings.guidance:g}, merged"
-        yield name, passes * step + decode + text
+        yield name, passes(settings) * step + decode + text
+
+
+def passes(settings: GenerateSettings) -> int:
+    """Return how often the backbone is asked for one image."""
+    return settings.steps * (1 if settings.guidance == 1 else 2)
 
 
 def loss(parts: Parts, images: Batch) -> Tensor:

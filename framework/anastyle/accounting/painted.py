@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import torch
 
-from anastyle.accounting.costs import GIB, flops, merged
+from anastyle.accounting.costs import GIB, flops, merged, passes
 from anastyle.accounting.memory import measure
 from anastyle.accounting.params import PAINTERS, count, named
 from anastyle.devices import to_device
@@ -45,15 +45,16 @@ def cost(parts: Parts, embedded: Embedded, settings: GenerateSettings, seconds: 
         images = len(words.tokens)
         return backbone.predict(noise(images), torch.zeros(images, dtype=torch.int64, device=device), ask(words))
 
-    one, passes = Embedded(*(part[:1] for part in batch)), settings.steps * (1 if settings.guidance == 1 else 2)
+    one = Embedded(*(part[:1] for part in batch))
     with merged(backbone):
         words = flops(lambda: ask(one))
-        total = passes * (flops(lambda: predict(one)) - words) + words + flops(lambda: backbone.decode(noise(1)))
-        steps = measure(lambda: predict(batch)).peak, measure(lambda: backbone.decode(noise(len(batch.tokens)))).peak
+        step, decode = flops(lambda: predict(one)) - words, flops(lambda: backbone.decode(noise(1)))
+        peaks = measure(lambda: predict(batch)).peak, measure(lambda: backbone.decode(noise(len(batch.tokens)))).peak
     weights = sum(p.numel() * p.element_size() for part in painters for p in part.parameters())
     return Cost(
-        float(sum(count(part) - named(part, "lora_") for part in painters)), total / 1e9, seconds,
-        (weights + max(steps)) / GIB, how(settings, device),
+        float(sum(count(part) - named(part, "lora_") for part in painters)),
+        (passes(settings) * step + decode + words) / 1e9, seconds,
+        (weights + max(peaks)) / GIB, how(settings, device),
     )  # fmt: skip
 
 

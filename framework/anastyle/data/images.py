@@ -23,6 +23,7 @@ VOLUMES = (".dcm", ".dicom", ".nii", ".nii.gz")
 ORIENTATION = 0x0112  # the EXIF tag
 OPAQUE = 255
 NEARLY = 32  # how far from black or white a compressed mask may stray
+OPPONENT = ((1 / 3, 1 / 3, 1 / 3), (0.5, -0.5, 0.0), (0.25, 0.25, -0.5))  # lightness, red-green, yellow-blue
 STRAYS = 0.02  # the share of its pixels that may stray further
 
 

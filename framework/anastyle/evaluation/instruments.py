@@ -11,12 +11,14 @@ import torch
 
 from anastyle.checkpoint import is_complete, write_folder
 from anastyle.config import section
+from anastyle.data.split import Split
 from anastyle.evaluation.control.faithful import Reader
 from anastyle.evaluation.control.lesions import Lesions
 from anastyle.evaluation.control.segmenter import Segmenter
 from anastyle.evaluation.judge import Judge, questions
 from anastyle.evaluation.memorisation.bench import Bench
 from anastyle.evaluation.reference import FEWEST, Reference, Settings, reference
+from anastyle.evaluation.utility.arms import pool
 from anastyle.interfaces import Feature
 from anastyle.parts import Parts
 from anastyle.registry import CAPTIONERS, FEATURES
@@ -76,7 +78,7 @@ def instruments(
     real = reference(train, test, count, Settings(draws=settings.bootstrap), cache=output / "cache")
     tools = Instruments({"domain": domain, "highfreq": highfreq}, judge, real)
     if outlined:
-        tools.lesions = _lesions(settings, parts, real, output, device)
+        tools.lesions = _lesions(settings, parts, train, test, real, output, device)
     if settings.memorisation and min(len(train), len(test)) >= FEWEST:
         tools.bench = Bench(train, test, tools.spaces)
     _built[built] = tools
@@ -102,10 +104,16 @@ def _feature(name: str, settings: EvaluateSettings, classes: int) -> Any:
     return cls(config, classes=classes)
 
 
-def _lesions(settings: EvaluateSettings, parts: Parts, real: Reference, output: Path, device: torch.device) -> Lesions:
+def _lesions(
+    settings: EvaluateSettings,
+    parts: Parts,
+    train: Split,
+    test: Split,
+    real: Reference,
+    output: Path,
+    device: torch.device,
+) -> Lesions:
     """Return the segmenter and, where no judge can tell what was asked, the captioner."""
-    train = parts.data.split("train", image_size=parts.image_size)
-    test = parts.data.split("test", image_size=parts.image_size)
     folder = place(output, parts, "segmenter", settings.segmenter_steps)
     side = min(Settings.max_side, parts.image_size)
 
@@ -114,8 +122,8 @@ def _lesions(settings: EvaluateSettings, parts: Parts, real: Reference, output: 
         trained.save(fresh / "segmenter.safetensors")
 
     once(folder, learn)
-    reader = None
+    seen, reader = pool(test, real.side, range(len(test))), None
     if settings.captioner and not train.factors:
         cls, config = section(CAPTIONERS, {"name": settings.captioner}, "stages.evaluate.captioner")
-        reader = Reader(cls(config), settings.captioner, train, test, real.side)
-    return Lesions(Segmenter.load(folder / "segmenter.safetensors"), test, real, reader)
+        reader = Reader(cls(config), settings.captioner, train, seen, real.side)
+    return Lesions(Segmenter.load(folder / "segmenter.safetensors"), seen, real, reader)

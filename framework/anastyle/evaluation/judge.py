@@ -134,6 +134,11 @@ def pixels(split: Examples, side: int, rows: list[int] | None = None) -> tuple[T
     return torch.cat(images), torch.cat(masks) if len(masks) == len(images) else None
 
 
+def at_side(images: Tensor, side: int) -> Tensor:
+    """Return uint8 images (n, 3, side, side) of uint8 images (n, 3, H, W)."""
+    return torch.cat([unsigned(resized(image, side)) for image in shown(images)])
+
+
 def shown(images: Tensor) -> Iterator[Tensor]:
     """Yield uint8 images in chunks (b, 3, H, W), in [-1, 1]."""
     for start in range(0, len(images), CHUNK):

@@ -12,7 +12,8 @@ import torch
 
 from anastyle import ALIGNERS, Aligner, ConfigError, Embedded, FactorDims, Reading, TextDims
 from anastyle.weights import Checkpoint, find
-from anastyle_plugins.embedders.t5 import FILES, HUB, MODEL, XXL
+from anastyle_plugins.embedders._hub import ENCODER
+from anastyle_plugins.embedders.t5 import FILES, HUB, XXL
 from anastyle_plugins.lora import adapt
 
 TARGETS = {"meant": ["q", "k", "v", "o", "wi_0", "wi_1", "wo"], "released": ["q", "k", "v", "o", "wo"]}
@@ -77,7 +78,7 @@ class T5LoRA(Aligner):
             model = T5EncoderModel(T5Config(**{**XXL, "dropout_rate": config.dropout}))
         else:
             model = T5EncoderModel.from_pretrained(
-                find(self.checkpoints(config)[0]) / MODEL, use_safetensors=True, local_files_only=True,
+                find(self.checkpoints(config)[0]) / ENCODER, use_safetensors=True, local_files_only=True,
                 dtype=torch.float32, dropout_rate=config.dropout,
             )  # fmt: skip
         model.encoder.embed_tokens = None

@@ -57,6 +57,7 @@ class LatentDiffusion(Backbone):
         """Compute activations twice rather than keep them. ``auto``: on a GPU whose memory they would not fit."""
 
     part: ClassVar[str]  # what diffusers' pipelines call the network, and so do we
+    piped: ClassVar[bool] = False  # can our pipeline hold it?
 
     def __init__(self, config: Any, *, autoencoder: Autoencoder, image_size: int) -> None:
         super().__init__(config)
@@ -94,7 +95,7 @@ class LatentDiffusion(Backbone):
         self.width = width
         self.undecided = self.config.gradient_checkpointing == "auto"
         self.checkpointing(self.config.gradient_checkpointing == "on")
-        whole = self.part == "transformer" and isinstance(getattr(self.autoencoder, "model", None), AutoencoderKL)
+        whole = self.piped and isinstance(getattr(self.autoencoder, "model", None), AutoencoderKL)
         self.exports = ("pipeline",) if whole else ()
         frozen = pretrained and self.config.lora_rank > 0
         if self.config.base_precision == "bf16" and not frozen:

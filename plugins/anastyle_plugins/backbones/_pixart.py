@@ -12,6 +12,7 @@ class PixArt(LatentDiffusion):
     """A PixArt transformer (Chen et al. 2023) over the latents of an autoencoder."""
 
     part = "transformer"
+    piped = True
     transformer: Any  # a PixArtTransformer2DModel
 
     def take(self, transformer: Any, *, pretrained: bool) -> None:

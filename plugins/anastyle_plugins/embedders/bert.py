@@ -5,7 +5,6 @@ The paper cites Bio_ClinicalBERT (``emilyalsentzer/Bio_ClinicalBERT``), but its 
 """
 
 from dataclasses import asdict, dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,8 +12,9 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from anastyle import EMBEDDERS, DataError, Embedded, Embedder, TextDims
-from anastyle.weights import Checkpoint, find, identity
+from anastyle import EMBEDDERS, DataError, Embedded, TextDims
+from anastyle.weights import Checkpoint, find
+from anastyle_plugins.embedders._hub import HubEmbedder
 
 FILES = (
     "config.json",
@@ -30,11 +30,11 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
 
 
 @EMBEDDERS.register
-class Bert(Embedder):
+class Bert(HubEmbedder):
     """Tokens are the last hidden state; pooled is their mean over the words (as in the paper)."""
 
     @dataclass
-    class Config(Embedder.Config):
+    class Config(HubEmbedder.Config):
         """Which model, and how much of a caption it reads."""
 
         model: str = "medicalai/ClinicalBERT"
@@ -131,18 +131,6 @@ class Bert(Embedder):
         self.model.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
         return {**asdict(self.config), "model": str(folder), "revision": None}
-
-    def train(self, mode: bool = True) -> "Bert":
-        """Stay in eval mode: the language model is frozen, its dropout stays off."""
-        return super().train(False)
-
-    def fingerprint(self) -> str:
-        """Return the model's name and a hash of its weights, vocabulary and configuration."""
-        return f"{self.config.model.rstrip('/').rsplit('/', 1)[-1]}-{self._hash}"
-
-    @cached_property
-    def _hash(self) -> str:
-        return identity(self.checkpoints(self.config)[0])
 
 
 def mean_of_words(tokens: Tensor, mask: Tensor) -> Tensor:

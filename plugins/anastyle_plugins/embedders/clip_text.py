@@ -2,17 +2,16 @@
 
 import json
 from dataclasses import asdict, dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from anastyle import EMBEDDERS, Embedded, Embedder, TextDims
-from anastyle.weights import Checkpoint, find, identity
+from anastyle import EMBEDDERS, Embedded, TextDims
+from anastyle.weights import Checkpoint, find
+from anastyle_plugins.embedders._hub import ENCODER, TOKENIZER, HubEmbedder
 
-TEXT, WORDS = "text_encoder", "tokenizer"  # what pipelines call their folders
 # what is built where no weights are wanted, on the meta device: hub id -> options of its encoders (facts part E)
 BIG: dict[str, Any] = {
     "hidden_size": 1280, "intermediate_size": 5120, "num_hidden_layers": 32, "num_attention_heads": 20,
@@ -29,11 +28,11 @@ ARCHITECTURES: dict[str, list[dict[str, Any]]] = {
 
 
 @EMBEDDERS.register
-class CLIPText(Embedder):
+class CLIPText(HubEmbedder):
     """Tokens are hidden states of all 77 places, padding included, as the U-Nets were trained on them."""
 
     @dataclass
-    class Config(Embedder.Config):
+    class Config(HubEmbedder.Config):
         """Which pipeline's encoders."""
 
         model: str = "stable-diffusion-v1-5/stable-diffusion-v1-5"
@@ -63,10 +62,10 @@ class CLIPText(Embedder):
         """Name the encoders' weights and vocabularies."""
         files, beside = [], []
         for end in endings(config):
-            model, words = f"{TEXT}{end}", f"{WORDS}{end}"
+            model, words = f"{ENCODER}{end}", f"{TOKENIZER}{end}"
             files += [f"{model}/config.json", f"{model}/model.safetensors"]
             files += [f"{words}/tokenizer_config.json", f"{words}/vocab.json | {words}/tokenizer.json"]
-            beside.append(f"{WORDS}{end}/merges.txt")
+            beside.append(f"{TOKENIZER}{end}/merges.txt")
         return [Checkpoint("embedder.model", config.model, tuple(files), config.revision, tuple(beside))]
 
     @torch.no_grad()
@@ -97,21 +96,9 @@ class CLIPText(Embedder):
         """Write encoders and vocabularies into a folder and return the options that load them from there."""
         for end, model, tokenizer in zip(endings(self.config), self.models, self.tokenizers, strict=True):
             saved: Any = model
-            saved.save_pretrained(folder / f"{TEXT}{end}")
-            tokenizer.save_pretrained(folder / f"{WORDS}{end}")
+            saved.save_pretrained(folder / f"{ENCODER}{end}")
+            tokenizer.save_pretrained(folder / f"{TOKENIZER}{end}")
         return {**asdict(self.config), "model": str(folder), "revision": None}
-
-    def train(self, mode: bool = True) -> "CLIPText":
-        """Stay in eval mode: the encoders are frozen."""
-        return super().train(False)
-
-    def fingerprint(self) -> str:
-        """Return the model's name, how it is read, and a hash of weights and vocabularies."""
-        return f"{self.config.model.rstrip('/').rsplit('/', 1)[-1]}-{len(self.models)}-{self._hash}"
-
-    @cached_property
-    def _hash(self) -> str:
-        return identity(self.checkpoints(self.config)[0])
 
     @classmethod
     def tiny(cls, folder: Path) -> dict[str, Any]:
@@ -146,9 +133,9 @@ def load(folder: Path, end: str) -> tuple[Any, Any]:
     from transformers import CLIPTokenizer
 
     model = kind(end).from_pretrained(
-        folder / f"{TEXT}{end}", use_safetensors=True, local_files_only=True, dtype=torch.float32
+        folder / f"{ENCODER}{end}", use_safetensors=True, local_files_only=True, dtype=torch.float32
     )
-    return model, CLIPTokenizer.from_pretrained(folder / f"{WORDS}{end}", local_files_only=True)
+    return model, CLIPTokenizer.from_pretrained(folder / f"{TOKENIZER}{end}", local_files_only=True)
 
 
 def write(folder: Path, end: str, hidden: int) -> None:
@@ -157,15 +144,15 @@ def write(folder: Path, end: str, hidden: int) -> None:
 
     letters = "abcdefghijklmnopqrstuvwxyz,.-"
     vocabulary = [*letters, *(f"{letter}</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
-    (folder / f"{WORDS}{end}").mkdir(parents=True, exist_ok=True)
-    (folder / f"{WORDS}{end}" / "vocab.json").write_text(json.dumps({word: at for at, word in enumerate(vocabulary)}))
-    (folder / f"{WORDS}{end}" / "merges.txt").write_text("#version: 0.2\n")
-    words = CLIPTokenizer.from_pretrained(folder / f"{WORDS}{end}", model_max_length=77)
-    words.save_pretrained(folder / f"{WORDS}{end}")
+    place = folder / f"{TOKENIZER}{end}"
+    place.mkdir(parents=True, exist_ok=True)
+    (place / "vocab.json").write_text(json.dumps({word: at for at, word in enumerate(vocabulary)}))
+    (place / "merges.txt").write_text("#version: 0.2\n")
+    CLIPTokenizer.from_pretrained(place, model_max_length=77).save_pretrained(place)
     config = CLIPTextConfig(
         vocab_size=len(vocabulary), hidden_size=hidden, intermediate_size=16, num_hidden_layers=2,
         num_attention_heads=2, projection_dim=12, bos_token_id=len(vocabulary) - 2, eos_token_id=len(vocabulary) - 1,
     )  # fmt: skip
     with torch.random.fork_rng():
         torch.manual_seed(len(end))
-        kind(end)(config).save_pretrained(folder / f"{TEXT}{end}")
+        kind(end)(config).save_pretrained(folder / f"{ENCODER}{end}")

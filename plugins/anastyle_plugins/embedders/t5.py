@@ -9,16 +9,18 @@ from torch import Tensor, nn
 
 from anastyle import EMBEDDERS
 from anastyle.weights import Checkpoint
+from anastyle_plugins.embedders._hub import ENCODER, TOKENIZER
 from anastyle_plugins.embedders.bert import Bert, load
 
 HUB = "PixArt-alpha/PixArt-XL-2-512x512"
-MODEL, WORDS = "text_encoder", "tokenizer"  # what pipelines call their folders
 FILES = (
-    f"{MODEL}/config.json",
-    f"{MODEL}/model.safetensors | {MODEL}/model.safetensors.index.json",
-    f"{WORDS}/spiece.model | {WORDS}/tokenizer.json",
+    f"{ENCODER}/config.json",
+    f"{ENCODER}/model.safetensors | {ENCODER}/model.safetensors.index.json",
+    f"{TOKENIZER}/spiece.model | {TOKENIZER}/tokenizer.json",
 )
-BESIDE = tuple(f"{WORDS}/{name}" for name in ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"))
+BESIDE = tuple(
+    f"{TOKENIZER}/{name}" for name in ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
+)
 XXL = {"d_model": 4096, "d_kv": 64, "d_ff": 10240, "num_layers": 24, "num_heads": 64, "vocab_size": 32128,
        "feed_forward_proj": "gated-gelu"}  # fmt: skip
 
@@ -54,7 +56,7 @@ class T5(Bert):
         """Return encoder and tokenizer of a local folder."""
         from transformers import T5EncoderModel
 
-        model, words = load(folder / MODEL, T5EncoderModel, folder / WORDS)
+        model, words = load(folder / ENCODER, T5EncoderModel, folder / TOKENIZER)
         return self.only(model), words
 
     def only(self, model: Any) -> Any:
@@ -75,8 +77,8 @@ class T5(Bert):
         """Write encoder and tokenizer into a folder and return the options that load them from there."""
         if not self.config.encode:
             raise NotImplementedError("an encoder that is tuned elsewhere cannot be exported with its embeddings")
-        self.model.save_pretrained(folder / MODEL)
-        self.tokenizer.save_pretrained(folder / WORDS)
+        self.model.save_pretrained(folder / ENCODER)
+        self.tokenizer.save_pretrained(folder / TOKENIZER)
         return {**asdict(self.config), "model": str(folder), "revision": None}
 
     @classmethod
@@ -90,12 +92,12 @@ class T5(Bert):
         plain.pre_tokenizer = pre_tokenizers.Split("", "isolated")
         words = PreTrainedTokenizerFast(tokenizer_object=plain, pad_token="<pad>", eos_token="</s>", unk_token="<unk>")
         folder = tmp_path / "tiny-t5"
-        words.save_pretrained(folder / WORDS)
+        words.save_pretrained(folder / TOKENIZER)
         config = T5Config(
             vocab_size=len(pieces), d_model=16, d_kv=8, d_ff=32, num_layers=2, num_heads=2,
             feed_forward_proj="gated-gelu",
         )  # fmt: skip
         with torch.random.fork_rng():
             torch.manual_seed(0)
-            T5EncoderModel(config).save_pretrained(folder / MODEL)
+            T5EncoderModel(config).save_pretrained(folder / ENCODER)
         return {"model": str(folder), "batch_size": 2}

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from anastyle import FEATURES, Feature
-from anastyle_plugins.features.highfreq import OPPONENT
+from anastyle.data.images import OPPONENT
 
 
 @FEATURES.register

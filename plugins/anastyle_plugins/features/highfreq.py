@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from anastyle import FEATURES, Feature
+from anastyle.data.images import OPPONENT
 
-OPPONENT = ((1 / 3, 1 / 3, 1 / 3), (0.5, -0.5, 0.0), (0.25, 0.25, -0.5))  # lightness, red-green, yellow-blue
 FLOOR = 1e-8  # power of less than a tenth of a grey level
 
 

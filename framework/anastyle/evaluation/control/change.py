@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from anastyle.data.images import OPPONENT
 from anastyle.evaluation.evaluate import share
 from anastyle.evaluation.reference import Settings
 from anastyle.evaluation.values import Value
@@ -24,7 +25,6 @@ OWN = {"anatomy": ("outline",), "style": ("colour", "texture")}  # what a text s
 OTHER = {"anatomy": ("colour", "texture", "surroundings"), "style": ("outline",)}  # what it should leave alone
 STREAM = 5  # of the bootstrap's draws
 FEWEST = 10  # pairs with a lesion in both images, below which nothing is said
-OPPONENT = ((1 / 3, 1 / 3, 1 / 3), (0.5, -0.5, 0.0), (0.25, 0.25, -0.5))  # lightness, red-green, yellow-blue
 BLURS = (3, 5, 9)  # pixels a side; a band of fineness lies between one and the next
 WORDS = {
     "outline": "1 - IoU of the lesions",

@@ -38,13 +38,12 @@ class Reader:
         asked: what it sees in each test image under its own mask.
     """
 
-    def __init__(self, captioner: Captioner, name: str, train: Examples, test: Examples, side: int) -> None:
-        self.captioner, self.name, self.side = captioner, name, side
+    def __init__(self, captioner: Captioner, name: str, train: Examples, test: Pool, side: int) -> None:
+        self.captioner, self.name, self.test = captioner, name, test
         rows = range(len(train))
         seen, captions = pool(train, side, rows), getattr(train, "captions", None) or [WORDLESS] * len(train)
         keys = [str(row) for row in rows]
         captioner.restore(captioner.fit(lambda: (record(seen, row, captions[row]) for row in rows), keys))
-        self.test = pool(test, side, range(len(test)))
         self.asked = self.words(self.test)
 
     def words(self, seen: Pool) -> list[Words]:
@@ -78,7 +77,7 @@ def faithfulness(
 
     An attribute that fewer than twenty captions tell, or of which all tell the same, is left out.
     """
-    names = dict.fromkeys(name for words in asked for name in words)
+    names, how = dict.fromkeys(name for words in asked for name in words), protocol(reader, len(asked), settings)
     values, right = {}, []
     for name in names:
         wanted = np.array([words.get(name, "") for words in asked])
@@ -87,7 +86,6 @@ def faithfulness(
             continue
         seen = {kind: np.array([words.get(name, "") for words in some]) for kind, some in told.items()}
         hits = {kind: (words == wanted).astype(float) for kind, words in seen.items()}
-        how = protocol(reader, len(asked), settings)
         values[FAITHFUL + name] = Value(
             *share(hits["generated"][known], settings, stream=STREAM),
             floor=by_chance(seen["generated"][known], wanted[known]),
@@ -98,7 +96,7 @@ def faithfulness(
         )
         right.append(np.where(known, hits["generated"], np.nan))
     if values:
-        how = f"Mean over {len(values)} attributes of the share {protocol(reader, len(asked), settings)}"
+        how = f"Mean over {len(values)} attributes of the share {how}"
         values = {MEAN: mean_value(list(values.values()), np.stack(right), how, settings), **values}
     return values
 

@@ -2,17 +2,15 @@
 
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor
 
-from anastyle.data.images import unsigned
 from anastyle.evaluation.control.change import changes, look
 from anastyle.evaluation.control.faithful import Reader, Words, faithfulness, outlined
 from anastyle.evaluation.control.pairs import pair_values
 from anastyle.evaluation.control.segmenter import Segmenter
-from anastyle.evaluation.judge import Examples, shown
+from anastyle.evaluation.judge import at_side
 from anastyle.evaluation.reference import Reference, Settings
-from anastyle.evaluation.resizing import resized
+from anastyle.evaluation.utility.arms import Pool
 from anastyle.evaluation.values import Value
 
 
@@ -20,12 +18,13 @@ class Lesions:
     """A segmenter with what it sees in real test images, computed once for every variant.
 
     Arguments:
+        test: the real test images at the side of ``real``, with their masks.
         reader: a captioner that says whether images show what was asked; None: nobody does.
     """
 
-    def __init__(self, segmenter: Segmenter, test: Examples, real: Reference, reader: Reader | None = None) -> None:
+    def __init__(self, segmenter: Segmenter, test: Pool, real: Reference, reader: Reader | None = None) -> None:
         self.segmenter, self.side, self.reader = segmenter, real.side, reader
-        self.skill, count = segmenter.skill(test, real.side)
+        self.skill, count = segmenter.skill(test)
         told = f" (Dice {self.skill:.2f} on {count} real held-out images)" if self.skill is not None else ""
         self.name = segmenter.fingerprint() + told
         self.unit = look(real.against, segmenter)
@@ -33,8 +32,8 @@ class Lesions:
 
     def changes(self, images: Mapping[str, Tensor], settings: Settings) -> dict[str, Value]:
         """Return what exchanged texts change, see ``change``."""
-        return changes({name: self._at(image) for name, image in images.items()}, self.unit, self.segmenter,
-                       self.name, settings)  # fmt: skip
+        small = {name: at_side(image, self.side) for name, image in images.items()}
+        return changes(small, self.unit, self.segmenter, self.name, settings)
 
     def faithfulness(self, images: Tensor, decoded: Tensor | None, settings: Settings) -> dict[str, Value]:
         """Return how often images of the first test captions show what these ask for, see ``faithful``."""
@@ -49,13 +48,9 @@ class Lesions:
 
     def pairs(self, images: Tensor, masks: Tensor, settings: Settings) -> dict[str, Value]:
         """Return how well painted masks lie on the lesions of their images, see ``pairs``."""
-        return pair_values(masks, self.segmenter(self._at(images)), self.skill, self.name, settings)
+        return pair_values(masks, self.segmenter(at_side(images, self.side)), self.skill, self.name, settings)
 
     def _words(self, images: Tensor) -> list[Words]:
         assert self.reader is not None
-        small = self._at(images)
+        small = at_side(images, self.side)
         return self.reader.words(outlined(small, self.segmenter(small)))
-
-    def _at(self, images: Tensor) -> Tensor:
-        """Return uint8 images (n, 3, side, side)."""
-        return torch.cat([unsigned(resized(image, self.side)) for image in shown(images)])

@@ -12,7 +12,7 @@ from torch import Tensor
 from anastyle.checkpoint import load_tensors, save_tensors, tensors_hash
 from anastyle.errors import DataError
 from anastyle.evaluation.judge import Examples
-from anastyle.evaluation.utility.arms import pool
+from anastyle.evaluation.utility.arms import Pool, pool
 from anastyle.evaluation.utility.metrics import dice
 from anastyle.evaluation.utility.networks import Recipe, UNet, answered, trained
 from anastyle.evaluation.utility.segment import task
@@ -58,13 +58,12 @@ class Segmenter:
         network.load_state_dict(load_tensors(path))
         return cls(network)
 
-    def skill(self, held: Examples, side: int) -> tuple[float | None, int]:
+    def skill(self, held: Pool) -> tuple[float | None, int]:
         """Return its mean Dice on real held-out images that have a mask with something in it, and how many they are."""
-        seen = pool(held, side, range(len(held)))
-        rows = [] if seen.masks is None else torch.nonzero(seen.masks.flatten(1).any(dim=1)).flatten()
-        if seen.masks is None or not len(rows):
+        rows = [] if held.masks is None else torch.nonzero(held.masks.flatten(1).any(dim=1)).flatten()
+        if held.masks is None or not len(rows):
             return None, 0
-        return float(dice(self(seen.images[rows]).numpy(), seen.masks[rows].numpy()).mean()), len(rows)
+        return float(dice(self(held.images[rows]).numpy(), held.masks[rows].numpy()).mean()), len(rows)
 
     def fingerprint(self) -> str:
         """Name the segmenter by its weights."""

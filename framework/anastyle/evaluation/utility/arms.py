@@ -8,11 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from anastyle.data.images import unsigned
 from anastyle.errors import DataError
 from anastyle.evaluation.features import pixels_hash
-from anastyle.evaluation.judge import Examples, pixels, shown
-from anastyle.evaluation.resizing import resized
+from anastyle.evaluation.judge import Examples, at_side, pixels
 from anastyle.streams import seed_for
 
 MAJORITY, REAL, SYNTHETIC = "majority", "real", "synthetic"
@@ -151,7 +149,7 @@ def gather(synthetic: Synthetic, train: Examples, test: Examples, max_side: int,
         )
     real, tested = pool(train, side, range(len(train))), pool(test, side, rows)
     painted = Pool(
-        torch.cat([unsigned(resized(image, side)) for image in shown(synthetic.images)]),
+        at_side(synthetic.images, side),
         synthetic.labels.long(),
         None if synthetic.masks is None else smaller(synthetic.masks, side),
     )
