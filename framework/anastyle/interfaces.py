@@ -72,7 +72,7 @@ class Reading(NamedTuple):
 
 
 class Keep(NamedTuple):
-    """Which factors of each sample are shown; the others give way to their learned null."""
+    """Which factors of each sample are shown; the others give way to their null."""
 
     anatomy: Tensor  # (B,) bool
     style: Tensor  # (B,) bool
@@ -206,9 +206,12 @@ class Fuser(Component):
     needs: ClassVar[frozenset[str]]  # of {"factors", "tokens"}
     gives_pooled: ClassVar[bool] = False  # does it hand the pooled embedding of a caption on?
 
+    def settle(self, embedder: Embedder, aligner: Aligner) -> None:
+        """Learn of the words' side what can be known before training; most fusers need nothing."""
+
     @abstractmethod
     def forward(self, reading: Reading, keep: Keep | None = None) -> Condition:
-        """Return the condition; each factor has a learned null, used where ``keep`` is False."""
+        """Return the condition; each factor has a null, used where ``keep`` is False."""
 
 
 class Autoencoder(Component):

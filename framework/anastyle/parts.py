@@ -83,6 +83,7 @@ class Parts:
                 f"backbone: takes a pooled embedding of {pooled} numbers, and the embedder's has {text.pooled}.\n"
                 "  Choose a pair that belongs together; from scratch, set backbone.pooled_dim."
             )
+        fuser.settle(self.embedder, self.aligner)
         return fuser
 
     def embed(self, split: Split) -> None:

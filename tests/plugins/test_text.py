@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from anastyle import ConfigError, Keep, Reading, TextDims
+from anastyle import ALIGNERS, ConfigError, Keep, Reading, TextDims
 from anastyle_plugins.datasets.phantom import Phantom
 from anastyle_plugins.embedders.tfidf_svd import TfidfSVD
 from anastyle_plugins.fusers.text_tokens import TextTokens, merge_neighbours
@@ -90,3 +90,41 @@ def test_a_dropped_caption_is_one_null_token() -> None:
     assert torch.equal(condition.tokens[1, 0], fuser.null[0])
     assert condition.pooled is not None
     assert condition.pooled[1].abs().sum() == 0
+
+
+def test_a_dropped_caption_is_the_empty_one(embedder: TfidfSVD) -> None:
+    aligner = ALIGNERS.get("token_reader")(None, text=embedder.dims)
+    fuser = TextTokens(TextTokens.Config(dropped="empty"), text=embedder.dims, dims=None, width=6).eval()
+    with pytest.raises(ValueError, match="settle comes first"):
+        fuser(aligner(embedder.embed(["red"])), Keep(torch.zeros(1).bool(), torch.zeros(1).bool()))
+    fuser.settle(embedder, aligner)
+    kept = torch.tensor([True, False])
+
+    both = fuser(aligner(embedder.embed(["a small round lesion", "red"])), Keep(kept, kept))
+    one, other = (fuser(aligner(embedder.embed([words]))) for words in ("a small round lesion", ""))
+
+    for row, alone in enumerate((one, other)):
+        torch.testing.assert_close(both.tokens[row][both.mask[row]], alone.tokens[0][alone.mask[0]])
+        torch.testing.assert_close(both.pooled[row], alone.pooled[0])  # type: ignore[index]
+
+
+def test_a_dropped_caption_is_zeros_in_every_place() -> None:
+    fuser = TextTokens(TextTokens.Config(dropped="zeros"), text=TextDims(4, 4), dims=None, width=4).eval()
+    reading = Reading(tokens=torch.randn(1, 5, 4), mask=torch.ones(1, 5, dtype=torch.bool), pooled=torch.randn(1, 4))
+    dropped = torch.tensor([False])
+
+    condition = fuser(reading, Keep(dropped, dropped))
+
+    assert condition.mask.all()
+    assert condition.tokens.shape == (1, 5, 4)
+    assert condition.tokens.abs().sum() == condition.pooled.abs().sum() == 0  # type: ignore[union-attr]
+    assert not list(fuser.parameters())
+
+
+def test_an_empty_caption_read_by_a_trained_aligner_is_refused(embedder: TfidfSVD) -> None:
+    aligner = ALIGNERS.get("t5_lora")
+    made = aligner(aligner.Config(path=None, layers=1), text=embedder.dims)
+    fuser = TextTokens(TextTokens.Config(dropped="empty"), text=embedder.dims, dims=None, width=4)
+
+    with pytest.raises(ConfigError, match=r"fuser\.dropped: the aligner is trained"):
+        fuser.settle(embedder, made)

@@ -26,9 +26,12 @@ USE = """Research on controllable medical image generation. **Not for clinical u
 and none may inform a diagnosis, a treatment or the training of a device without a validation of its own. It may repeat
 images, and biases, of its training set."""
 LOAD = {
-    "adapter": """`pipe = PixArtAlphaPipeline.from_pretrained(BASE)`, then
-  `anastyle_plugins.exports.load_adapter(pipe, "adapter")`. The LoRA alone: conditions come from the text side.""",
-    "peft": """`PeftModel.from_pretrained(transformer, "peft")`, over the transformer of the base.""",
+    "adapter": """over diffusers' own pipeline of the base, `pipe.load_lora_weights("adapter")`, or where it has none
+  `anastyle_plugins.exports.load_adapter(pipe, "adapter")`. The run's sampler:
+  `DPMSolverMultistepScheduler.from_pretrained("adapter")`. The LoRA alone: a run that reads factors takes its
+  conditions from the text side.""",
+    "peft": """`PeftModel.from_pretrained(transformer, "peft")`, over the network of the base. Where `text_encoder` lies
+  beside it, the text encoder was tuned too: the same, over its stack of layers.""",
     "pipeline": """`import anastyle_plugins.exports`, `pipe = DiffusionPipeline.from_pretrained("pipeline")`,
   `pipe(anatomy="...", style="...", generator=torch.Generator().manual_seed(0)).images[0]`.""",
 }

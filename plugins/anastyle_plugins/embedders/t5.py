@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from anastyle import EMBEDDERS
+from anastyle import EMBEDDERS, ConfigError
 from anastyle.weights import Checkpoint
 from anastyle_plugins.embedders._hub import ENCODER, TOKENIZER
 from anastyle_plugins.embedders.bert import Bert, load
@@ -76,7 +76,9 @@ class T5(Bert):
     def export(self, folder: Path) -> dict[str, Any]:
         """Write encoder and tokenizer into a folder and return the options that load them from there."""
         if not self.config.encode:
-            raise NotImplementedError("an encoder that is tuned elsewhere cannot be exported with its embeddings")
+            raise ConfigError(
+                "embedder: a T5 that the aligner tunes has no pipeline format. Use --format adapter or peft."
+            )
         self.model.save_pretrained(folder / ENCODER)
         self.tokenizer.save_pretrained(folder / TOKENIZER)
         return {**asdict(self.config), "model": str(folder), "revision": None}
@@ -84,12 +86,13 @@ class T5(Bert):
     @classmethod
     def tiny(cls, tmp_path: Path) -> dict[str, Any]:
         """Write a two-layer twin with random weights and a vocabulary of letters; return the options that name it."""
-        from tokenizers import Tokenizer, models, pre_tokenizers
+        from tokenizers import Tokenizer, models, pre_tokenizers, processors
         from transformers import PreTrainedTokenizerFast, T5Config, T5EncoderModel
 
         pieces = ["<pad>", "</s>", "<unk>", *"abcdefghijklmnopqrstuvwxyz,.-"]
         plain = Tokenizer(models.WordLevel({piece: at for at, piece in enumerate(pieces)}, unk_token="<unk>"))
         plain.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+        plain.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
         words = PreTrainedTokenizerFast(tokenizer_object=plain, pad_token="<pad>", eos_token="</s>", unk_token="<unk>")
         folder = tmp_path / "tiny-t5"
         words.save_pretrained(folder / TOKENIZER)

@@ -16,20 +16,31 @@ from anastyle_plugins.exports.adapter import adapters, load_adapter, load_peft, 
 from anastyle_plugins.exports.pipeline import AnastylePipeline, TextSide
 
 TOLERANCE = 1e-4  # of the largest number: the same arithmetic in another order
+TEXT_ENCODER = "text_encoder"
 PROBE = by_factor("a small round lesion with a sharp border", "brown, smooth")
 PROBE_SEED, PROBE_STEPS = 0, 2
 
 
 def export_adapter(backbone: LatentDiffusion, folder: Path, chain: Chain) -> None:
-    """Write diffusers' LoRA file and load it into the untrained network."""
+    """Write diffusers' LoRA file, the sampler beside it, and load it into the untrained network."""
     save_adapter(backbone.network, folder, backbone.part)
+    backbone.scheduler(1).save_pretrained(folder)
+    export_encoder(folder, chain)
     compare_adapters(backbone, load_adapter(backbone.fresh(), folder), "adapter")
 
 
 def export_peft(backbone: LatentDiffusion, folder: Path, chain: Chain) -> None:
     """Write peft's folder and load it over the untrained network."""
     save_peft(backbone.network, folder, backbone.config.path)
+    export_encoder(folder, chain)
     compare_adapters(backbone, load_peft(backbone.fresh(), folder), "peft")
+
+
+def export_encoder(folder: Path, chain: Chain) -> None:
+    """Write the adapters of a text encoder that was tuned too, as peft has them: ``PeftModel`` over its stack."""
+    encoder = getattr(chain.reader.aligner, "encoder", None)
+    if hasattr(encoder, "peft_config"):
+        save_peft(encoder, folder / TEXT_ENCODER, chain.sections["aligner"]["path"])
 
 
 def export_pipeline(backbone: LatentDiffusion, folder: Path, chain: Chain) -> None:

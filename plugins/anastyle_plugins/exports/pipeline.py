@@ -56,7 +56,9 @@ class TextSide(ModelMixin, ConfigMixin):
         cls, options = section(ALIGNERS, aligner, "aligner")
         reads = cls(options, **wiring)
         cls, options = section(FUSERS, fuser, "fuser")
-        self.reader = Reader(words, reads, cls(options, **wiring, width=width))
+        fuses = cls(options, **wiring, width=width)
+        fuses.settle(words, reads)
+        self.reader = Reader(words, reads, fuses)
 
     @classmethod
     def of(cls, chain: Chain, folder: Path) -> "TextSide":
