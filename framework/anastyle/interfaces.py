@@ -219,7 +219,11 @@ class Autoencoder(Component):
 
     channels: int  # of a latent
     factor: int  # pixels per latent cell, along a side
-    pretrained: bool = False  # then the autoencode stage has nothing to do
+
+    @classmethod
+    def trains(cls, config: Any) -> bool:
+        """Say whether the autoencode stage has anything to do: not where weights are used as they are."""
+        return True
 
     @abstractmethod
     def encode(self, image: Tensor) -> Tensor:

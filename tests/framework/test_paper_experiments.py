@@ -6,6 +6,7 @@ import pytest
 
 from anastyle.errors import ConfigError
 from anastyle.experiment import Run, read
+from anastyle.plan import active
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 SETS = ("ham10000", "kvasir_seg", "busi")
@@ -66,3 +67,13 @@ def test_real_images_are_painted_from_scratch_at_256_pixels(tmp_path: Path) -> N
     assert config["data"]["image_size"] == 256
     assert (config["backbone"]["path"], config["backbone"]["layers"]) == (None, 12)
     assert config["stages"]["diffuse"]["weights"] == {"denoising": 1}
+
+
+def test_an_autoencoder_that_is_used_as_it_is_is_not_trained(tmp_path: Path) -> None:
+    taef2 = read(EXPERIMENTS / "real_256.yaml", [f"autoencoder.path={tmp_path}"]).runs[0]
+    tuned, frozen = (
+        read(EXPERIMENTS / "folder.yaml", [f"autoencoder.tune={tune}"]).runs[0] for tune in ("true", "false")
+    )
+
+    assert taef2.config["stages"]["autoencode"] is not None
+    assert [active(run)[0] for run in (taef2, tuned, frozen)] == ["disentangle", "autoencode", "disentangle"]

@@ -55,11 +55,15 @@ class KL(Autoencoder):
                     "tune=true: needs weights to begin with. Name a path; without one all is trained here."
                 )
 
+    @classmethod
+    def trains(cls, config: Any) -> bool:
+        """Without a path, or to be tuned."""
+        return config.path is None or config.tune
+
     def __init__(self, config: Config) -> None:
         super().__init__(config)
         from diffusers import AutoencoderKL  # late: a check does without
 
-        self.pretrained = config.path is not None and not config.tune
         build: Any = AutoencoderKL
         self.model: Any  # an AutoencoderKL, whose annotations are too narrow for its own arguments
         if config.path is not None:

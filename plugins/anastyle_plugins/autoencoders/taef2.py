@@ -41,7 +41,6 @@ class TAEF2(Autoencoder):
 
     channels = CHANNELS
     factor = 8
-    pretrained = True
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
@@ -51,6 +50,11 @@ class TAEF2(Autoencoder):
             for part, file in zip((self.encoder, self.decoder), FILES, strict=True):
                 fill(part, folder / file)
         self.requires_grad_(False)
+
+    @classmethod
+    def trains(cls, config: Any) -> bool:
+        """Never."""
+        return False
 
     @classmethod
     def checkpoints(cls, config: Any) -> list[Checkpoint]:
