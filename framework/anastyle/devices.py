@@ -1,8 +1,13 @@
-"""Which device and rank this process has, and records on their way to a device."""
+"""Which device and rank this process has, what the ranks tell each other, and records on their way to a device."""
 
+import itertools
 import os
-from contextlib import AbstractContextManager, nullcontext
+import re
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import fields, is_dataclass, replace
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -10,7 +15,14 @@ from accelerate import Accelerator, PartialState
 from accelerate.utils import DistributedType, GradientAccumulationPlugin, parse_flag_from_env
 from torch import Tensor
 
-from anastyle.errors import ConfigError
+from anastyle.errors import AnastyleError, ConfigError, LostError, MissingError
+
+TIMEOUT = "ANASTYLE_RANK_TIMEOUT"  # seconds in which every rank must answer; by default three minutes
+SUPPORTED = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU, DistributedType.DEEPSPEED)
+LOST = re.compile(r"gloo|nccl|timed out|connection|socket|broken pipe", re.IGNORECASE)
+POLL = 0.1  # seconds between two looks at what other ranks said
+
+_meetings = itertools.count()  # of all ranks; each process counts the same ones
 
 
 def on_cpu() -> bool:
@@ -29,9 +41,26 @@ def use_all_cores() -> None:
 def ranks() -> PartialState:
     """Return device and rank of this process among those launched together.
 
-    Left alone, accelerate takes processes that ``torchrun`` launches without a GPU for strangers, each of rank 0.
+    Left alone, accelerate takes processes that ``torchrun`` launches without a GPU for strangers, each of rank 0, and
+    lets a dead one be waited for half an hour.
     """
-    return PartialState(cpu=on_cpu())
+    timeout = timedelta(seconds=patience())
+    if not by_deepspeed():
+        return PartialState(cpu=on_cpu(), timeout=timeout)
+    if not on_cpu():
+        return PartialState(timeout=timeout)
+    os.environ["DS_ACCELERATOR"] = "cpu"  # before DeepSpeed is imported
+    return PartialState(backend="gloo", timeout=timeout)
+
+
+def by_deepspeed() -> bool:
+    """Say whether the launcher asks for DeepSpeed."""
+    return parse_flag_from_env("ACCELERATE_USE_DEEPSPEED")
+
+
+def patience() -> float:
+    """Return for how many seconds a rank that does not answer is waited for."""
+    return float(os.environ.get(TIMEOUT) or 180)
 
 
 def device() -> torch.device:
@@ -45,22 +74,92 @@ def accelerator_for(precision: str, where: str) -> Accelerator:
     """Return a fresh accelerator for one training.
 
     Raises:
-        ConfigError: the processes are not launched as plain data parallelism, or there is no GPU for fp16.
+        ConfigError: the processes are launched for something else than DDP or DeepSpeed, or there is no GPU for fp16.
+        MissingError: DeepSpeed is asked for and not installed.
     """
-    ranks()
-    accelerator = Accelerator(
-        cpu=on_cpu(),
-        mixed_precision="no",  # autocast is the trainer's: accelerate's cannot change from one stage to the next
-        gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
-    )
+    try:
+        ranks()
+        accelerator = Accelerator(
+            cpu=on_cpu() and not by_deepspeed(),
+            mixed_precision="no",  # autocast is ours: accelerate's cannot change from one stage to the next
+            gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
+        )
+    except ImportError as error:
+        raise MissingError(f'{error}\n  pip install "anastyle[deepspeed]", or launch without DeepSpeed.') from error
     kind = accelerator.distributed_type
-    if kind not in (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU):
-        raise ConfigError(f"{where}: {kind.value} is not supported. Launch with plain data parallelism (DDP).")
+    if kind not in SUPPORTED:
+        raise ConfigError(f"{where}: {kind.value} is not supported. Launch with DDP or DeepSpeed, as launch/*.yaml do.")
+    if by_deepspeed() and (kind != DistributedType.DEEPSPEED or accelerator.deepspeed_plugin is None):
+        raise ConfigError(f"{where}: DeepSpeed is asked for and would not be used. Unset ACCELERATE_USE_CPU.")
     if int(os.environ.get("WORLD_SIZE") or 1) != accelerator.num_processes:
         raise ConfigError(f"{where}: launched as processes that do not know of each other. Use devices.ranks() first.")
     if precision == "fp16" and accelerator.device.type != "cuda":
         raise ConfigError(f"{where}.precision: fp16 needs a GPU. Use bf16 or no.")
     return accelerator
+
+
+@contextmanager
+def answering(where: str) -> Iterator[None]:
+    """Say plainly that another rank is gone, where PyTorch tells of sockets.
+
+    Raises:
+        LostError: a rank of the block's collective operations did not answer.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if ranks().num_processes == 1 or not LOST.search(str(error)):
+            raise
+        raise LostError(
+            f"{where}: another process is gone, or did not answer for {patience():.0f} s. All end here.\n"
+            f"  {str(error).splitlines()[0][:200]}\n  The same command continues from the last checkpoint."
+        ) from error
+
+
+def first_rank_says(number: int) -> int:
+    """Return the first rank's number, on every rank."""
+    state = ranks()
+    if state.num_processes == 1:
+        return int(number)
+    told = torch.tensor(int(number), dtype=torch.int64, device=device())
+    torch.distributed.broadcast(told, src=0)
+    return int(told)
+
+
+@contextmanager
+def together() -> Iterator[None]:
+    """Leave a block when every rank has: however long one works alone, as long as its machine can be reached.
+
+    Raises:
+        AnastyleError: the block failed, here or on another rank; then it fails on all.
+    """
+    failure = None
+    try:
+        yield
+    except LostError:
+        raise
+    except AnastyleError as error:
+        failure = error
+    said = meet("" if failure is None else f"{type(failure).__name__}: {failure}")
+    if failure is not None:
+        raise failure
+    if any(said):
+        raise AnastyleError(next(filter(None, said)))
+
+
+def meet(word: str) -> list[str]:
+    """Tell all ranks a word; return every rank's, once all have come."""
+    state = ranks()
+    if state.num_processes == 1:
+        return [word]
+    store = torch.distributed.distributed_c10d._get_default_store()  # it waits without a limit of time
+    number = next(_meetings)
+    keys = [f"anastyle/{number}/{rank}" for rank in range(state.num_processes)]
+    with answering("between two stages"):
+        store.set(keys[state.process_index], word)
+        while not store.check(keys):
+            time.sleep(POLL)
+        return [store.get(key).decode() for key in keys]
 
 
 def no_autocast(device: torch.device) -> AbstractContextManager[Any]:

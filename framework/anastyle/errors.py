@@ -34,6 +34,10 @@ class NumericalError(AnastyleError):
     exit_code = 4
 
 
+class LostError(AnastyleError):
+    """Another of the processes launched together is gone, or does not answer; this one cannot go on alone."""
+
+
 class GateError(AnastyleError):
     """What was asked for is finished or could be, but a gate says no."""
 

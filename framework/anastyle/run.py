@@ -12,9 +12,9 @@ from PIL import Image
 from anastyle.check import check
 from anastyle.data.prepare import prepared
 from anastyle.data.split import PreparedSet
-from anastyle.devices import use_all_cores
+from anastyle.devices import first_rank_says, together, use_all_cores
 from anastyle.environment import environment
-from anastyle.errors import AnastyleError
+from anastyle.errors import AnastyleError, LostError
 from anastyle.evaluation.study import finish_study, finished, summary
 from anastyle.experiment import Experiment, Run
 from anastyle.jsonlines import update_status, write_json
@@ -37,7 +37,9 @@ def run_experiment(experiment: Experiment, *, fresh: bool = False, dry_run: bool
         print(conductor.outline())
         return 0
     if fresh:
-        conductor.forget()
+        with together():
+            if is_main():
+                conductor.forget()
     return conductor.conduct()
 
 
@@ -123,6 +125,8 @@ class Conductor:
             for run in self.experiment.runs:
                 try:
                     self.run(run, study, progress)
+                except LostError:
+                    raise
                 except AnastyleError as error:
                     failures.append((run, error))
                     progress.note(f"{run.variant}/s{run.seed} failed: {error}")
@@ -146,7 +150,8 @@ class Conductor:
         folder = self.experiment.run_folder(run)
         tracker = study.run(run.variant, run.seed, run.config)
         plan = self.plan(run)
-        reused = [node.stage for node in plan.values() if node.done]
+        seen = first_rank_says(sum(node.done << place for place, node in enumerate(plan.values())))
+        reused = [stage for place, stage in enumerate(plan) if seen >> place & 1]
         if reused:
             progress.note(f"{run.variant}/s{run.seed}: reused {', '.join(reused)}")
         if is_main():
@@ -154,7 +159,7 @@ class Conductor:
         try:
             work = Work(run, self.data(run), self.experiment.output, plan, tracker, progress)
             for node in plan.values():
-                if node.done:
+                if node.stage in reused:
                     tracker.replay(node.folder / "metrics.jsonl")
                 else:
                     work.do(node)

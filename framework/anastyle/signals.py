@@ -1,9 +1,16 @@
-"""SIGTERM and SIGINT as a wish, granted at the next step."""
+"""SIGTERM, SIGINT and the end of the launcher as a wish, granted at the next step."""
 
+import ctypes
+import os
 import signal
+import sys
 import threading
 from types import FrameType, TracebackType
 from typing import Any
+
+PARENT = os.getppid()
+LAUNCHERS = ("ACCELERATE_MIXED_PRECISION", "TORCHELASTIC_RUN_ID")  # what they leave in the environment
+PR_SET_PDEATHSIG = 1
 
 
 class Stop:
@@ -11,6 +18,8 @@ class Stop:
 
     ``code`` is 0, or the exit code the signal asks for: 143 or 130. If the block ends with a wish not yet granted,
     ``SystemExit`` grants it.
+
+    A launcher that dies takes its processes along: ``accelerate launch`` hands no signal on, so its end is a SIGTERM.
     """
 
     def __init__(self) -> None:
@@ -21,6 +30,9 @@ class Stop:
         if threading.current_thread() is threading.main_thread():  # Python lets no other thread set handlers
             for number in (signal.SIGTERM, signal.SIGINT):
                 self._before[number] = signal.signal(number, self._remember)
+            follow_launcher()
+            if launcher_gone():
+                self.code = 143
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -29,6 +41,8 @@ class Stop:
             raise SystemExit(self.code)
 
     def _remember(self, number: int, frame: FrameType | None) -> None:
+        if self.code and launcher_gone():  # a Ctrl-C that ended both is one wish
+            return
         self.code = 128 + number
         self._restore()
 
@@ -36,3 +50,19 @@ class Stop:
         for number, handler in self._before.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
         self._before = {}
+
+
+def launched() -> bool:
+    """Say whether a launcher started this process."""
+    return any(name in os.environ for name in LAUNCHERS)
+
+
+def launcher_gone() -> bool:
+    """Say whether the launcher that started this process has ended."""
+    return launched() and os.getppid() != PARENT
+
+
+def follow_launcher() -> None:
+    """Have the system send SIGTERM when the launcher ends; on Linux alone."""
+    if launched() and sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)

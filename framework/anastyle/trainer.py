@@ -1,42 +1,41 @@
 """The training loop. There is one, and every stage goes through it.
 
-A step's randomness depends on the seed, the stage, the step and the rank alone, so a training that was killed ends, on
-a CPU, in the same bits as one that was not: no state of a random generator is stored anywhere.
+A step is ``accumulate`` batches, and the ranks share them out. A batch's randomness depends on the seed, the stage, the
+step and the batch's number in it alone, so a training that was killed ends, on a CPU, in the same bits as one that was
+not, and more ranks change no more than the order of a sum: no state of a random generator is stored anywhere.
 """
 
 import logging
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list
 from torch import Tensor, nn
 
 from anastyle import checkpoint
-from anastyle.devices import accelerator_for, to_device
+from anastyle.devices import accelerator_for, answering, first_rank_says, to_device
+from anastyle.engines import engine_for, trained
 from anastyle.errors import AnastyleError, ConfigError, DataError, NumericalError, listing
 from anastyle.interfaces import Batch
 from anastyle.jsonlines import JsonLines, read_json
 from anastyle.signals import Stop
+from anastyle.statistics import Statistics
 from anastyle.streams import seed_for
 from anastyle.terms import check_reach, weighted_sum
 from anastyle.training_settings import Settings
 
 __all__ = ["Batches", "Settings", "fit"]
 
-Batches = Callable[[int, int, int], Iterator[Batch]]
-"""``batches(start, rank, world_size)``: this rank's batches from number ``start`` on, without end."""
+Batches = Callable[[int, int, int, int], Iterator[Batch]]
+"""``batches(start, rank, world_size, size)``: this rank's batches of ``size`` from number ``start`` on, without end."""
 
 PATIENCE = {"no": 3, "bf16": 3, "fp16": 30}  # steps in a row that may not be finite; fp16 finds its scale that way
 SAVES = 3  # checkpoints in a row that may fail before the training does
-OPTIMIZERS = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}
-DTYPES = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 FREE = {"steps", "epochs", "checkpoint_every", "keep_checkpoints", "log_every"}  # may differ when a training continues
 
 log = logging.getLogger("anastyle")
@@ -60,6 +59,7 @@ def fit(
         ConfigError: loss terms and weights that do not match, a folder of another training.
         NumericalError: a weighted term that reaches no parameter; losses that stay not finite.
         DataError: the batches ended, or no checkpoint is whole.
+        LostError: another rank is gone, or does not answer.
         SystemExit: 143 or 130 after SIGTERM or SIGINT, with a checkpoint written.
     """
     where = f"stages.{stage.name}"
@@ -67,11 +67,10 @@ def fit(
     accelerator = accelerator_for(settings.precision, where)
     devices = [accelerator.device] if accelerator.device.type == "cuda" else []
     try:
-        with torch.random.fork_rng(devices), Stop() as stop:
+        with torch.random.fork_rng(devices), Stop() as stop, answering(where):
             _Training(stage, settings, accelerator, Path(folder), seed, examples, tracker, progress).run(batches, stop)
     finally:
         accelerator.free_memory()
-        vars(stage).pop("_is_accelerate_prepared", None)  # or a second training would not be prepared
         stage.to(home).train(training)
 
 
@@ -84,31 +83,48 @@ class _Training:
     ) -> None:  # fmt: skip
         self.stage, self.settings, self.accelerator, self.folder, self.seed = stage, settings, accelerator, folder, seed
         self.tracker, self.progress, self.where = tracker, progress, f"stages.{stage.name}"
-        self.total = settings.total(examples, accelerator.num_processes)
-        self.named = {name: value for name, value in stage.named_parameters() if value.requires_grad}
-        if not self.named:
+        self.total = settings.total(examples)
+        self.passes, self.size = settings.shared(accelerator.num_processes)
+        if not trained(stage):
             raise ConfigError(f"{self.where}: no parameter here is trained. Unfreeze a part, or drop the stage.")
-        self.model = accelerator.prepare(stage.train())
-        self.optimizer = OPTIMIZERS[settings.optimizer](
-            self.named.values(), settings.lr, betas=(settings.betas[0], settings.betas[1]),
-            weight_decay=settings.weight_decay, fused=accelerator.device.type == "cuda",
-        )  # fmt: skip
-        self.scaler = torch.amp.GradScaler(accelerator.device.type, enabled=settings.precision == "fp16")
-        self.ema = {name: value.detach().float().clone() for name, value in self.named.items()} if settings.ema else {}
         self.lines = JsonLines(folder / "metrics.jsonl")
         self.step = self.skipped = self.in_a_row = self.count = 0
         self.sums: dict[str, float] = {}  # of what is logged, over `count` steps
+        self.ema: dict[str, Tensor] = {}
         self.failed_saves = 0
         self.checked = False
         self.images, self.clock = 0, time.perf_counter()
 
     def run(self, batches: Batches, stop: Stop) -> None:
         """Continue from the newest checkpoint to the last step."""
-        self.resume()
-        stream: Iterator[Batch] = iter(())
+        found = self.resume()
         if self.step < self.total:
-            ranks = self.accelerator
-            stream = batches(self.step * self.settings.accumulate, ranks.process_index, ranks.num_processes)
+            self.begin(found)
+            self.train(batches, stop)
+            self.engine.finish()
+        named = trained(self.stage)
+        for name, value in self.ema.items():
+            named[name].data.copy_(value)
+
+    def begin(self, found: dict[str, Any]) -> None:
+        """Put the stage on its devices, and give the optimizer what a checkpoint knew."""
+        ranks = self.accelerator.num_processes
+        if ranks > 1:
+            self.say(f"{self.stage.name}: a step is {self.passes} x {self.size} images on each of {ranks} devices")
+        self.engine = engine_for(self.stage.train(), self.settings, self.accelerator)
+        self.engine.remember(found.get("optimizer", {}))
+        if found:
+            self.engine.scaler.load_state_dict(found["scaler"])
+        if self.settings.ema:
+            parameters = self.engine.parameters()
+            self.ema = {name: self.ema.get(name, value).to(value.device, torch.float32, copy=True)
+                        for name, value in parameters.items()}  # fmt: skip
+        self.statistics = Statistics(self.engine.stage, self.passes, self.accelerator)
+
+    def train(self, batches: Batches, stop: Stop) -> None:
+        """Take the steps that are left."""
+        rank, ranks = self.accelerator.process_index, self.accelerator.num_processes
+        stream = batches(self.step * self.passes, rank, ranks, self.size)
         batch, error = self.fetch(stream, self.step)
         self.agree({}, 0, stop, error)
         while self.step < self.total:
@@ -123,15 +139,13 @@ class _Training:
             if stop.code:
                 self.say(f"stopped after step {self.step} of {self.total}; the same command continues from there")
                 raise SystemExit(stop.code)
-        for name, value in self.ema.items():
-            self.named[name].data.copy_(value)
 
     def fetch(self, stream: Iterator[Batch], step: int) -> tuple[list[Batch], Exception | None]:
         """Return a step's batches on the device, or the error to raise once all ranks know of it."""
         if step >= self.total:
             return [], None
         try:
-            return [to_device(next(stream), self.accelerator.device) for _ in range(self.settings.accumulate)], None
+            return [to_device(next(stream), self.accelerator.device) for _ in range(self.passes)], None
         except StopIteration:
             return [], DataError(f"{self.where}: the batches ended at step {step} of {self.total}. They must not end.")
         except Exception as error:
@@ -139,26 +153,23 @@ class _Training:
 
     def descend(self, batch: list[Batch]) -> dict[str, Tensor]:
         """Fill the gradients; return what there is to log, scalars on the device."""
-        settings, device, dtype = self.settings, self.accelerator.device, DTYPES[self.settings.precision]
-        torch.manual_seed(seed_for(self.seed, str(self.stage.name), self.step, self.accelerator.process_index))
-        for group in self.optimizer.param_groups:
-            group["lr"] = settings.lr_at(self.step, self.total)
-        self.optimizer.zero_grad(set_to_none=True)
+        settings, ranks = self.settings, self.accelerator
+        self.engine.begin(settings.lr_at(self.step, self.total))
         metrics: dict[str, Tensor] = {}
-        for number, part in enumerate(batch, start=1):
-            with nullcontext() if number == len(batch) else self.accelerator.no_sync(self.model):
-                with torch.autocast(device.type, dtype, enabled=dtype is not None):
-                    losses = self.model(part, self.step)
-                loss = weighted_sum(losses, settings.weights, self.where)
-                if not self.checked:
-                    check_reach(losses, settings.weights, list(self.named.values()), self.where)
-                    self.checked = True
-                self.scaler.scale(loss / len(batch)).backward()
+        for number, part in enumerate(batch):
+            place = number * ranks.num_processes + ranks.process_index  # in the step
+            torch.manual_seed(seed_for(self.seed, str(self.stage.name), self.step, place))
+            losses = self.engine.losses(part, self.step)
+            loss = weighted_sum(losses, settings.weights, self.where)
+            if not self.checked:
+                check_reach(losses, settings.weights, list(self.engine.named.values()), self.where)
+                self.checked = True
+            self.engine.backward(loss / len(batch), last=number == len(batch) - 1)
+            self.statistics.collect()
             for name, term in {"loss": loss, **{f"loss/{name}": term for name, term in losses.items()}}.items():
                 metrics[name] = metrics.get(name, 0) + term.detach().float().reshape(()) / len(batch)
-        self.scaler.unscale_(self.optimizer)
-        metrics["grad_norm"] = nn.utils.clip_grad_norm_(self.named.values(), settings.max_grad_norm or math.inf)
-        return metrics
+        self.statistics.settle()
+        return metrics | self.engine.clip()
 
     def agree(
         self, metrics: dict[str, Tensor], images: int, stop: Stop, error: Exception | None
@@ -181,10 +192,13 @@ class _Training:
         Raises:
             NumericalError: names what was not finite, and the samples of the last step.
         """
+        if all(map(math.isfinite, metrics.values())) or (
+            self.engine.scaler.is_enabled() and math.isfinite(metrics["loss"])
+        ):
+            metrics = metrics | self.engine.step()
+        else:
+            self.engine.skip()
         strange = [name for name, value in metrics.items() if not math.isfinite(value)]
-        if not strange or (self.scaler.is_enabled() and math.isfinite(metrics["loss"])):
-            self.scaler.step(self.optimizer)  # the scaler itself skips gradients that its scale made infinite
-        self.scaler.update()
         self.step += 1
         if not strange:
             self.in_a_row, self.count = 0, self.count + 1
@@ -203,7 +217,8 @@ class _Training:
         """Move the average of the weights."""
         if self.ema:
             decay = min(self.settings.ema or 0.0, (1 + self.step) / (10 + self.step))
-            torch._foreach_lerp_(list(self.ema.values()), [v.detach().float() for v in self.named.values()], 1 - decay)
+            now = self.engine.parameters()
+            torch._foreach_lerp_(list(self.ema.values()), [now[name].float() for name in self.ema], 1 - decay)
 
     def log(self, images: int) -> None:
         """Write the mean of the steps since the last line, every few steps."""
@@ -226,51 +241,60 @@ class _Training:
 
     def save(self) -> None:
         """Write a checkpoint; a full disk is worth a warning, and only the third time in a row an error."""
+        groups, state = self.state()
+        problem = None
         if self.accelerator.is_main_process:
             try:
                 self.lines.sync()
-                checkpoint.save_checkpoint(self.folder, self.step, *self.state(), keep=self.settings.keep_checkpoints)
-                self.failed_saves = 0
+                checkpoint.save_checkpoint(self.folder, self.step, groups, state, keep=self.settings.keep_checkpoints)
             except OSError as error:
-                self.failed_saves += 1
-                if self.failed_saves >= SAVES:
-                    raise AnastyleError(f"{self.folder}: cannot be written to, {SAVES} times now ({error}).") from error
-                self.say(f"no checkpoint at step {self.step} ({error}). The training goes on; make room.")
-        self.accelerator.wait_for_everyone()
+                problem = error
+        if not first_rank_says(problem is not None):
+            self.failed_saves = 0
+            return
+        self.failed_saves += 1
+        if self.failed_saves >= SAVES:
+            raise AnastyleError(f"{self.folder}: cannot be written to, {SAVES} times now ({problem}).") from problem
+        self.say(f"no checkpoint at step {self.step} ({problem}). The training goes on; make room.")
 
     def state(self) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
-        """Return the tensors and the rest of what a training is between two steps."""
-        moments = checkpoint.optimizer_state(self.optimizer, list(self.named))
-        groups = {"weights": checkpoint.trainable_state(self.stage), "optimizer": moments, "ema": self.ema}
+        """Return the tensors and the rest of what a training is between two steps; alike for every engine."""
+        groups = {"weights": self.engine.weights(), "optimizer": self.engine.moments(), "ema": self.ema}
         counts = {name: getattr(self, name) for name in ("skipped", "in_a_row", "count", "sums")}
-        return groups, {"identity": self.identity(), "scaler": self.scaler.state_dict(), **counts}
+        return groups, {"identity": self.identity(), "scaler": self.engine.scaler.state_dict(), **counts}
 
     def identity(self) -> dict[str, Any]:
         """Return what must not change while a training is under way."""
         chosen = {name: value for name, value in asdict(self.settings).items() if name not in FREE}
         return {"stage": self.stage.name, "seed": self.seed, "steps": self.total, **chosen}
 
-    def resume(self) -> None:
-        """Take over the newest whole checkpoint, if there is one, and forget what was logged after it."""
-        found: list[str | None] = [None]
+    def resume(self) -> dict[str, Any]:
+        """Take over the newest whole checkpoint, if there is one, and forget what was logged after it.
+
+        Returns what is for the engine: ``optimizer`` and ``scaler``.
+        """
+        newest, problem = None, None
         if self.accelerator.is_main_process:
             self.folder.mkdir(parents=True, exist_ok=True)
             checkpoint.remove_leftovers(self.folder)
-            newest = checkpoint.newest_checkpoint(self.folder, self.say)
-            found = [newest.name if newest else None]
-        if self.accelerator.num_processes > 1:
-            broadcast_object_list(found)
-        if found[0] is not None:
-            self.restore(self.folder / found[0])
+            try:
+                newest = checkpoint.newest_checkpoint(self.folder, self.say)
+            except DataError as error:
+                problem = error
+        if first_rank_says(problem is not None):
+            raise problem or DataError(f"{self.folder}: no checkpoint is whole.")
+        step = first_rank_says(0 if newest is None else int(newest.name.removeprefix("checkpoint-")))
+        found = self.restore(self.folder / f"checkpoint-{step}") if step else {}
         if self.accelerator.is_main_process:
             self.lines.truncate(self.step)
             if self.step and hasattr(self.tracker, "replay"):
                 self.tracker.replay(self.lines.path)
         if self.progress is not None:
             self.progress.resume(self.step)
+        return found
 
-    def restore(self, folder: Path) -> None:
-        """Become the training a checkpoint holds."""
+    def restore(self, folder: Path) -> dict[str, Any]:
+        """Become the training a checkpoint holds; return what is for the engine."""
         state, mine = read_json(folder / "state.json"), self.identity()
         differing = [f"{name}: {state['identity'].get(name)} there, {value} here" for name, value in mine.items()
                      if state["identity"].get(name) != value]  # fmt: skip
@@ -279,15 +303,11 @@ class _Training:
                 f"{folder}: is of another training\n{listing(differing)}\nDelete {self.folder} to start over."
             )
         checkpoint.load_trainable_state(self.stage, checkpoint.load_tensors(folder / "weights.safetensors"))
-        moments = checkpoint.load_tensors(folder / "optimizer.safetensors")
-        checkpoint.load_optimizer_state(self.optimizer, list(self.named), moments)
-        for name, value in checkpoint.load_tensors(folder / "ema.safetensors").items():
-            self.ema[name].copy_(value)
-        if self.scaler.is_enabled():
-            self.scaler.load_state_dict(state["scaler"])
+        self.ema = checkpoint.load_tensors(folder / "ema.safetensors")
         self.step, self.sums = state["step"], state["sums"]
         self.skipped, self.in_a_row, self.count = state["skipped"], state["in_a_row"], state["count"]
         self.say(f"{self.stage.name}: continues after step {self.step} of {self.total}")
+        return {"optimizer": checkpoint.load_tensors(folder / "optimizer.safetensors"), "scaler": state["scaler"]}
 
     def say(self, text: str) -> None:
         """Tell the person, once."""

@@ -9,13 +9,20 @@ from anastyle.errors import ConfigError, did_you_mean
 
 @dataclass
 class Settings:
-    """How a stage is trained. A step is one update of the weights."""
+    """How a stage is trained. A step is one update of the weights.
+
+    A step is ``accumulate`` batches of ``batch_size`` images, on one device or on many: these share the batches out,
+    and where there are too few batches, each batch's images. So the learning rate, the number of steps and the order of
+    the images never depend on how many devices there are. With whole batches for every device, that is ``accumulate`` a
+    multiple of their number, neither do the losses, up to rounding; a batch that is cut has its own noise and batch
+    statistics in each piece.
+    """
 
     steps: int = 1000
     epochs: float | None = None
     """Passes over the examples; then ``steps`` follows from it."""
     batch_size: int = 32
-    """Images per device and pass; the update averages over ``batch_size * accumulate * devices``."""
+    """Images that go through one device at once."""
     lr: float = 1e-4
     optimizer: Literal["adamw", "adam"] = "adamw"
     betas: list[float] = field(default_factory=lambda: [0.9, 0.999])
@@ -29,7 +36,7 @@ class Settings:
     """Decay of an average of the weights, which is then what the stage ends with. Grows as (1 + t) / (10 + t)."""
     precision: Literal["no", "bf16", "fp16"] = "no"
     accumulate: int = 1
-    """Batches per step."""
+    """Batches per step, of all devices together: 8 of them are 8 passes of one device, or 2 on each of four."""
     weights: dict[str, float] = field(default_factory=dict)
     """The weight of each loss term."""
     checkpoint_every: int = 500
@@ -55,11 +62,25 @@ class Settings:
         if problems:
             raise ConfigError("; ".join(problems))
 
-    def total(self, examples: int, world_size: int = 1) -> int:
+    def total(self, examples: int) -> int:
         """Return the number of steps, given how many examples there are."""
         if self.epochs is None:
             return self.steps
-        return math.ceil(self.epochs * examples / (self.batch_size * self.accumulate * world_size))
+        return math.ceil(self.epochs * examples / (self.batch_size * self.accumulate))
+
+    def shared(self, devices: int) -> tuple[int, int]:
+        """Return a device's part of a step: how many batches, and of how many images.
+
+        Raises:
+            ConfigError: the parts would not be equal.
+        """
+        pieces = devices // math.gcd(self.accumulate, devices)  # of a batch
+        if self.batch_size % pieces:
+            raise ConfigError(
+                f"accumulate x batch_size, {self.accumulate} x {self.batch_size} images, cannot be shared out to "
+                f"{devices} devices.\n  Set accumulate to a multiple of {devices}, or batch_size to one of {pieces}."
+            )
+        return self.accumulate * pieces // devices, self.batch_size // pieces
 
     def lr_at(self, step: int, total: int) -> float:
         """Return the learning rate of a step, counted from 0."""

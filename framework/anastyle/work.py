@@ -11,7 +11,7 @@ from anastyle.accounting.painted import cost
 from anastyle.checkpoint import load_tensors, load_trainable_state, save_tensors, trainable_state, write_folder
 from anastyle.data.loader import batches
 from anastyle.data.split import PreparedSet
-from anastyle.devices import device, ranks
+from anastyle.devices import device, together
 from anastyle.evaluation.measure import measure
 from anastyle.experiment import Run
 from anastyle.interfaces import Batch, Embedded
@@ -48,13 +48,13 @@ class Work:
 
     def do(self, node: Node) -> None:
         """Bring one stage to its end and store its outcome whole."""
-        if PLANS[node.stage].trained:
-            self.train(node)
-        elif node.stage == "generate":
-            self.generate(node)
-        else:
-            measure(node, self.plan, self.parts, self.output, self.device, self.tracker)
-        barrier()
+        with together():
+            if PLANS[node.stage].trained:
+                self.train(node)
+            elif node.stage == "generate":
+                self.generate(node)
+            else:
+                measure(node, self.plan, self.parts, self.output, self.device, self.tracker)
 
     def stage(self, name: str) -> Stage:
         """Build a stage over the run's parts; parts trained earlier are loaded and frozen."""
@@ -95,8 +95,8 @@ class Work:
         order = seed_for(self.run.seed, "order", node.stage)
         wanted = [field for field in stage.fields if field != "mask" or parts.train.has_masks]
 
-        def rows(start: int, rank: int, world: int) -> Iterator[Batch]:
-            return batches(parts.train, wanted, batch_size=settings.batch_size, seed=order, start_step=start,
+        def rows(start: int, rank: int, world: int, size: int) -> Iterator[Batch]:
+            return batches(parts.train, wanted, batch_size=size, seed=order, start_step=start,
                            rank=rank, world_size=world)  # fmt: skip
 
         bar = self.progress.stage(self.run.variant, self.run.seed, node.stage, weight(node, len(parts.train)))
@@ -168,8 +168,3 @@ class Work:
         reader = Reader(parts.embedder, parts.aligner, parts.fuser)
         captions, keys = parts.test.captions[: 2 * count], parts.test.keys[:count]
         return swap(reader, parts.backbone, captions, keys, settings, seed=self.run.seed, device=self.device)
-
-
-def barrier() -> None:
-    """Wait for every rank."""
-    ranks().wait_for_everyone()

@@ -53,8 +53,8 @@ class Plain(nn.Module):
         return {"fit": (self.body(batch.image) - batch.image).square().mean()}
 
 
-def endless(start, rank, world, size=4, event=None):
-    """Yield batch after batch; the global batch k is the same however many ranks share it."""
+def endless(start, rank, world, size, event=None):
+    """Yield batch after batch; all ranks' k-th batches together are the same for as many images."""
     number = start
     while True:
         if event is not None and number == event[0]:
@@ -182,8 +182,8 @@ def test_the_average_of_the_weights_is_what_a_stage_ends_with(tmp_path):
 
 
 def test_accumulated_batches_equal_one_large_batch(tmp_path):
-    def doubled(start, rank, world):
-        stream = endless(2 * start, rank, world)
+    def doubled(start, rank, world, size):
+        stream = endless(2 * start, rank, world, size // 2)
         for one, other in zip(stream, stream, strict=False):
             yield Batch(one.keys + other.keys, torch.arange(8), image=torch.cat([one.image, other.image]))
 
@@ -280,7 +280,7 @@ def test_strange_steps_in_a_row_end_the_training_and_name_samples(tmp_path):
 
 def test_batches_that_end_are_an_error(tmp_path):
     with pytest.raises(DataError, match=r"stages\.toy: the batches ended at step 5 of 12"):
-        train(tmp_path, batches=lambda *place: iter([next(endless(k, 0, 1)) for k in range(5)]))
+        train(tmp_path, batches=lambda *place: iter([next(endless(k, 0, 1, 4)) for k in range(5)]))
 
 
 def test_signals_are_put_back(tmp_path):
@@ -340,11 +340,10 @@ def test_tracker_and_progress_hear_of_every_step_once(tmp_path):
     assert "stopped after step 7 of 12" in ears[0].notes[-1]
 
 
-def test_steps_follow_from_epochs_and_the_global_batch():
+def test_steps_follow_from_epochs_and_the_batch_of_a_step():
     settings = Settings(epochs=3, batch_size=4, accumulate=2)
 
     assert settings.total(100) == 38
-    assert settings.total(100, world_size=2) == 19
     assert Settings(steps=5).total(100) == 5
 
 
