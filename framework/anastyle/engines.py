@@ -218,7 +218,7 @@ class Shared:
 
     def gathered(self) -> Any:
         """Return a context in which what is trained is whole."""
-        from deepspeed.zero import GatheredParameters
+        from deepspeed.runtime.zero import GatheredParameters
 
         return GatheredParameters(list(self.named.values()))
 
