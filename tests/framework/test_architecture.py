@@ -83,7 +83,8 @@ def test_nothing_heavy_wakes_without_need(script):
 def test_launch_configs_are_what_the_launcher_reads():
     from accelerate.commands.config.config_args import load_config_from_file
 
-    files = {file.stem: load_config_from_file(str(file)) for file in sorted((ROOT / "launch").glob("*.yaml"))}
+    shipped = [file for file in sorted((ROOT / "launch").glob("*.yaml")) if file.stem != "kubernetes"]
+    files = {file.stem: load_config_from_file(str(file)) for file in shipped}
 
     assert {"single", "ddp", "zero2", "zero3", "cpu"} <= set(files)
     assert files["cpu"].use_cpu

@@ -1,6 +1,5 @@
 """What the tests of many ranks share: how a program is launched, and what it leaves behind."""
 
-import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -8,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from launchers import PATIENCE, PROGRAM, environment
-from safetensors.torch import load_file
+from launchers import PATIENCE, PROGRAM, Left, environment
 
 Launch = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -23,26 +21,6 @@ def launch() -> Launch:
         return subprocess.run(command, env=environment(**more), capture_output=True, text=True, timeout=PATIENCE)
 
     return launch
-
-
-class Left:
-    """What a run of the program left in its folder."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.weights = load_file(folder / "weights.safetensors")
-        lines = (folder / "work" / "metrics.jsonl").read_text().splitlines()
-        self.log = [{name: value for name, value in json.loads(line).items() if name != "time" and "perf/" not in name}
-                    for line in lines]  # fmt: skip
-
-    def equals(self, other: "Left", *, within: float = 1e-6) -> None:
-        """Check every logged number, relative, and every weight against another run's."""
-        assert len(self.log) == len(other.log)
-        for mine, others in zip(self.log, other.log, strict=True):
-            assert mine == pytest.approx(others, rel=within), mine["step"]
-        assert self.weights.keys() == other.weights.keys()
-        for name, tensor in self.weights.items():
-            assert (tensor.double() - other.weights[name].double()).abs().max() <= within, name
 
 
 @pytest.fixture(scope="session")

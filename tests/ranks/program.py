@@ -1,12 +1,16 @@
 """What the tests of many ranks run under a launcher: a toy training whose batches any number of ranks can share.
 
-python program.py FOLDER [event=step:rank:signal] [setting=value ...]
+python program.py FOLDER [event=STEP/RANK/SIGNAL] [slow=SECONDS] [strange=STEP] [setting=value ...]
+
+``event``: this process sends itself a signal, once. ``strange``: this step's loss is not finite, its gradients are.
+``slow``: how long the sixth step of four batches waits for its data.
 """
 
 import logging
+import math
 import os
-import signal
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -49,9 +53,10 @@ class Toy(nn.Module):
 
     name = "toy"
 
-    def __init__(self) -> None:
+    def __init__(self, strange: int | None) -> None:
         super().__init__()
         torch.manual_seed(0)
+        self.strange = strange
         self.frozen = nn.Sequential(nn.Linear(4, 16), nn.Tanh(), nn.Linear(16, 4)).requires_grad_(False)
         inject_adapter_in_model(LoraConfig(r=2, target_modules=["0", "2"], lora_dropout=0.2), self.frozen)
         self.body = Normed()
@@ -61,7 +66,8 @@ class Toy(nn.Module):
         assert batch.image is not None
         noisy = batch.image + 0.1 * torch.randn_like(batch.image)
         output = self.body(self.frozen(noisy)).values + self.bias
-        return {"fit": (output - batch.image).square().mean(), "small": output.abs().mean()}
+        fit = (output - batch.image).square().mean()
+        return {"fit": fit + math.nan if step == self.strange else fit, "small": output.abs().mean()}
 
 
 def endless(start: int, rank: int, world: int, size: int) -> Iterator[Batch]:
@@ -82,19 +88,28 @@ def interrupted(batches: Iterator[Batch], at: int, number: int, once: Path) -> I
         yield batch
 
 
+def hesitant(batches: Iterator[Batch], seconds: float) -> Iterator[Batch]:
+    """Yield batches, one of them late."""
+    for count, batch in enumerate(batches):
+        time.sleep(seconds if count == 20 else 0)
+        yield batch
+
+
 def main(folder: Path, words: list[str]) -> int:
     chosen: dict[str, Any] = SETTINGS | {key: yaml.safe_load(value) for key, value in (w.split("=") for w in words)}
-    event = chosen.pop("event", None)
+    event, slow, strange = chosen.pop("event", None), chosen.pop("slow", 0), chosen.pop("strange", None)
     logging.basicConfig(format="%(message)s")
-    rank, stage = int(os.environ.get("RANK", "0")), Toy()
+    rank, stage = int(os.environ.get("RANK", "0")), Toy(strange)
 
     def batches(start: int, rank: int, world: int, size: int) -> Iterator[Batch]:
         stream = endless(start, rank, world, size)
+        if slow:
+            stream = hesitant(stream, slow)
         if event is not None:
             step, who, number = map(int, event.split("/"))
+            passes = Settings(**chosen).shared(world)[0]
             if who == rank:
-                passes = Settings(**chosen).shared(world)[0]
-                return interrupted(stream, step * passes, number, folder / "struck")
+                return interrupted(stream, step * passes - start, number, folder / "struck")
         return stream
 
     try:
@@ -108,5 +123,4 @@ def main(folder: Path, words: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    assert signal  # numbers of signals come as words
     sys.exit(main(Path(sys.argv[1]), sys.argv[2:]))
