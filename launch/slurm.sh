@@ -17,6 +17,7 @@ set -uo pipefail
 
 head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 export OMP_NUM_THREADS=8 HF_HUB_OFFLINE=1 ANASTYLE_RANK_TIMEOUT=180
+export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 # torchrun's own would still hold the addresses of ranks that died
 
 trap 'kill -TERM "$steps"; wait "$steps"; scontrol requeue "$SLURM_JOB_ID"; exit 0' TERM
 

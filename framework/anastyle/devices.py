@@ -45,12 +45,32 @@ def ranks() -> PartialState:
     lets a dead one be waited for half an hour.
     """
     timeout = timedelta(seconds=patience())
+    if restarted() and not torch.distributed.is_initialized():
+        meet_anew(timeout)
     if not by_deepspeed():
         return PartialState(cpu=on_cpu(), timeout=timeout)
     if not on_cpu():
         return PartialState(timeout=timeout)
     os.environ["DS_ACCELERATOR"] = "cpu"  # before DeepSpeed is imported
     return PartialState(backend="gloo", timeout=timeout)
+
+
+def restarted() -> bool:
+    """Say whether ``torchrun`` started this process again, and kept the store in which the ranks find each other."""
+    kept = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    return kept and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
+
+
+def meet_anew(timeout: timedelta) -> None:
+    """Have the ranks find each other under names of this life of theirs: under the old ones they wait for the dead."""
+    host, port, size, rank, life = (
+        os.environ[name] for name in ("MASTER_ADDR", "MASTER_PORT", "WORLD_SIZE", "RANK", "TORCHELASTIC_RESTART_COUNT")
+    )
+    store = torch.distributed.TCPStore(host, int(port), int(size), is_master=False, timeout=timeout)
+    torch.distributed.init_process_group(
+        "gloo" if on_cpu() else "nccl", store=torch.distributed.PrefixStore(f"life-{life}", store),
+        rank=int(rank), world_size=int(size), timeout=timeout,
+    )  # fmt: skip
 
 
 def by_deepspeed() -> bool:
@@ -153,7 +173,7 @@ def meet(word: str) -> list[str]:
     if state.num_processes == 1:
         return [word]
     store = torch.distributed.distributed_c10d._get_default_store()  # it waits without a limit of time
-    number = next(_meetings)
+    number = next(_meetings)  # the store's names are of this life of the ranks alone
     keys = [f"anastyle/{number}/{rank}" for rank in range(state.num_processes)]
     with answering("between two stages"):
         store.set(keys[state.process_index], word)

@@ -123,6 +123,7 @@ class Shared:
             raise ConfigError(f"stages.{stage.name}.precision: fp16 does not go with DeepSpeed. Use bf16 or no.")
         logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
         passes, size = settings.shared(accelerator.num_processes)
+        assert accelerator.deepspeed_plugin is not None
         accelerator.deepspeed_plugin.deepspeed_config |= {  # all of it: one plugin serves every stage
             "train_micro_batch_size_per_gpu": size,
             "gradient_accumulation_steps": passes,
@@ -163,7 +164,9 @@ class Shared:
         from deepspeed.utils import safe_get_full_grad, safe_set_full_grad
 
         first = next(iter(self.named.values()))
-        safe_set_full_grad(first, torch.full_like(safe_get_full_grad(first), math.nan))
+        gradient = safe_get_full_grad(first)
+        assert gradient is not None
+        safe_set_full_grad(first, torch.full_like(gradient, math.nan))
         self.engine.step()
 
     def parameters(self) -> dict[str, Tensor]:
@@ -187,7 +190,9 @@ class Shared:
         for name, value in self.named.items():
             found[f"{name}.step"] = count
             for key in MOMENTS:
-                found[f"{name}.{key}"] = safe_get_full_optimizer_state(value, key).clone()
+                moment = safe_get_full_optimizer_state(value, key)
+                assert moment is not None
+                found[f"{name}.{key}"] = moment.clone()
         return found
 
     def remember(self, moments: Mapping[str, Tensor]) -> None:

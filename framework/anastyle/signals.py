@@ -5,12 +5,14 @@ import os
 import signal
 import sys
 import threading
+import time
 from types import FrameType, TracebackType
 from typing import Any
 
 PARENT = os.getppid()
 LAUNCHERS = ("ACCELERATE_MIXED_PRECISION", "TORCHELASTIC_RUN_ID")  # what they leave in the environment
 PR_SET_PDEATHSIG = 1
+ECHO = 1.0  # seconds in which one wish may come again: from a terminal and a launcher, or as each of its threads ends
 
 
 class Stop:
@@ -24,6 +26,7 @@ class Stop:
 
     def __init__(self) -> None:
         self.code = 0
+        self._first = 0.0  # when the wish came
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> "Stop":
@@ -41,10 +44,13 @@ class Stop:
             raise SystemExit(self.code)
 
     def _remember(self, number: int, frame: FrameType | None) -> None:
-        if self.code and launcher_gone():  # a Ctrl-C that ended both is one wish
-            return
-        self.code = 128 + number
-        self._restore()
+        if not self.code:
+            self.code, self._first = 128 + number, time.monotonic()
+            if not launched():
+                self._restore()
+        elif not launcher_gone() and time.monotonic() - self._first > ECHO:
+            self._restore()
+            signal.raise_signal(number)
 
     def _restore(self) -> None:
         for number, handler in self._before.items():

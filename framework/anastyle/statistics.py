@@ -1,7 +1,6 @@
 """Buffers that a forward pass moves, such as the running statistics of a batch normalisation."""
 
 import torch
-from accelerate import PartialState
 from torch import Tensor, nn
 
 from anastyle.checkpoint import trainable_state
@@ -14,10 +13,10 @@ class Statistics:
     nothing is done.
     """
 
-    def __init__(self, stage: nn.Module, batches: int, ranks: PartialState) -> None:
+    def __init__(self, stage: nn.Module, batches: int, ranks: int) -> None:
         self.batches, self.ranks = batches, ranks
         learned = dict(stage.named_parameters())
-        state = trainable_state(stage) if batches * ranks.num_processes > 1 else {}
+        state = trainable_state(stage) if batches * ranks > 1 else {}
         self.buffers = {name: value for name, value in state.items() if name not in learned}
         self.settled = False  # are only those left that move?
         self.begin()
@@ -37,9 +36,9 @@ class Statistics:
         """Move the buffers, alike on all ranks, and begin the next step."""
         if self.buffers:
             flat = torch.cat([value.flatten() for value in self.sums.values()])
-            if self.ranks.num_processes > 1:
+            if self.ranks > 1:
                 torch.distributed.all_reduce(flat)
-            means = flat.div_(self.batches * self.ranks.num_processes).split([v.numel() for v in self.buffers.values()])
+            means = flat.div_(self.batches * self.ranks).split([v.numel() for v in self.buffers.values()])
             moved = {name: place(mean, self.start[name]) for name, mean in zip(self.buffers, means, strict=True)}
             for name, value in moved.items():
                 self.buffers[name].copy_(value)

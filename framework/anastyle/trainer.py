@@ -119,7 +119,7 @@ class _Training:
             parameters = self.engine.parameters()
             self.ema = {name: self.ema.get(name, value).to(value.device, torch.float32, copy=True)
                         for name, value in parameters.items()}  # fmt: skip
-        self.statistics = Statistics(self.engine.stage, self.passes, self.accelerator)
+        self.statistics = Statistics(self.engine.stage, self.passes, ranks)
 
     def train(self, batches: Batches, stop: Stop) -> None:
         """Take the steps that are left."""

@@ -3,7 +3,7 @@
 python program.py FOLDER [event=STEP/RANK/SIGNAL] [slow=SECONDS] [strange=STEP] [setting=value ...]
 
 ``event``: this process sends itself a signal, once. ``strange``: this step's loss is not finite, its gradients are.
-``slow``: how long the sixth step of four batches waits for its data.
+``slow``: how long the fifth step of four batches waits for the next one's data.
 """
 
 import logging

@@ -12,7 +12,7 @@ from anastyle import Caption, ConfigError, Record
 from anastyle.data.loader import batches
 from anastyle.data.shards import write_shards
 from anastyle.data.split import PreparedSet, Split
-from anastyle.devices import ranks, together
+from anastyle.devices import together
 from anastyle.statistics import Statistics
 from anastyle.trainer import Settings
 
@@ -81,7 +81,7 @@ def test_running_statistics_do_not_know_in_which_order_batches_came():
 
     def moved(order: list[int]) -> dict[str, torch.Tensor]:
         stage = nn.Sequential(nn.BatchNorm1d(3), nn.BatchNorm1d(3, affine=False))
-        statistics = Statistics(stage, len(order), ranks())
+        statistics = Statistics(stage, len(order), 1)
         for _ in range(2):
             for number in order:
                 stage(images[number])
@@ -99,7 +99,7 @@ def test_running_statistics_do_not_know_in_which_order_batches_came():
 
 def test_one_batch_on_one_device_moves_statistics_as_ever():
     stage, plain = nn.BatchNorm1d(3), nn.BatchNorm1d(3)
-    statistics, images = Statistics(stage, 1, ranks()), torch.randn(6, 3)
+    statistics, images = Statistics(stage, 1, 1), torch.randn(6, 3)
 
     for norm in (stage, plain):
         norm(images)

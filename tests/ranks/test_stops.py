@@ -17,7 +17,7 @@ from anastyle.checkpoint import checkpoints, verify
 ENDLESS = ("steps=100000", "epochs=null", "checkpoint_every=100000", "schedule=constant", "warmup=0")
 
 
-def begun(folder: Path, steps: int = 3) -> bool:
+def begun(folder: Path, steps: int) -> bool:
     """Say whether a training has taken a few steps."""
     file = folder / "work" / "metrics.jsonl"
     return file.exists() and len(file.read_text().splitlines()) >= steps
@@ -34,12 +34,12 @@ def until(said, what: str) -> None:
 class Started:
     """A launched training that has taken its first steps, and its process that trains."""
 
-    def __init__(self, launcher: tuple[str, ...], folder: Path, *words: str, **more: str) -> None:
+    def __init__(self, launcher: tuple[str, ...], folder: Path, *words: str, steps: int = 3) -> None:
         self.folder, self.log = folder, folder / "log.txt"
         command = [*launcher, PROGRAM, str(folder), *ENDLESS, *words]
         with self.log.open("w") as log:
-            self.process = subprocess.Popen(command, env=environment(**more), stdout=log, stderr=log)
-        until(lambda: begun(folder) or self.process.poll() is not None, "the first steps")
+            self.process = subprocess.Popen(command, env=environment(), stdout=log, stderr=log)
+        until(lambda: begun(folder, steps) or self.process.poll() is not None, "the first steps")
         assert self.process.poll() is None, self.log.read_text()[-3000:]
         below = psutil.Process(self.process.pid).children(recursive=True)
         self.training = [child for child in below if PROGRAM in child.cmdline()] or [psutil.Process(self.process.pid)]
@@ -73,12 +73,12 @@ def test_a_signal_is_granted_after_the_step_with_a_checkpoint_and_its_exit_code(
 
 
 def test_a_second_signal_leaves_at_once(tmp_path):
-    started = Started((sys.executable,), tmp_path, "slow=60")  # the step during which both come would take a minute
-    began = time.monotonic()
+    started = Started((sys.executable,), tmp_path, "slow=60", steps=4)
+    began = time.monotonic()  # of a fifth step that takes a minute
 
     for _ in range(2):
+        time.sleep(2)
         started.process.send_signal(signal.SIGTERM)
-        time.sleep(1)
 
     assert started.ended() == -signal.SIGTERM
     assert time.monotonic() - began < 30

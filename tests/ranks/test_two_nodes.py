@@ -46,6 +46,7 @@ def start(node: str, folder: Path) -> subprocess.Popen[str]:
     command = [
         "ip", "netns", "exec", node, sys.executable, "-m", "torch.distributed.run", "--nnodes", "2",
         "--nproc-per-node", "1", "--rdzv-backend", "c10d", "--rdzv-id", "two", "--local-addr", NODES[node],
+        "--rdzv-conf", f"is_host={node == 'anastyle-a'}",
         "--rdzv-endpoint", f"{NODES['anastyle-a']}:29500", PROGRAM, str(folder), *ENDLESS,
     ]  # fmt: skip
     variables = environment(GLOO_SOCKET_IFNAME="cable", ANASTYLE_RANK_TIMEOUT=str(TIMEOUT))
