@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from anastyle import __version__
-from anastyle.errors import AnastyleError, ConfigError, did_you_mean
+from anastyle.errors import AnastyleError, ConfigError, LostError, did_you_mean
 from anastyle.verbs import add_verbs
 
 Args = argparse.Namespace
@@ -47,8 +47,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def report(error: AnastyleError, *, debug: bool) -> None:
-    """Print an error in at most five lines, from the first rank only."""
-    if not is_first_rank():
+    """Print an error in at most five lines, from the first rank only, unless it may be the one that is gone."""
+    if not (is_first_rank() or isinstance(error, LostError)):
         return
     if debug:
         traceback.print_exception(error)

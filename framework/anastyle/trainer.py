@@ -92,6 +92,7 @@ class _Training:
         self.sums: dict[str, float] = {}  # of what is logged, over `count` steps
         self.ema: dict[str, Tensor] = {}
         self.failed_saves = 0
+        self.stop = 0  # the exit code that all ranks agreed on; a wish that comes later waits for the next step
         self.checked = False
         self.images, self.clock = 0, time.perf_counter()
 
@@ -134,11 +135,11 @@ class _Training:
             means, images = self.agree(metrics, len(keys), stop, error)
             self.update(means, keys)
             self.log(images)
-            if self.step % self.settings.checkpoint_every == 0 or self.step == self.total or stop.code:
+            if self.step % self.settings.checkpoint_every == 0 or self.step == self.total or self.stop:
                 self.save()
-            if stop.code:
+            if self.stop:
                 self.say(f"stopped after step {self.step} of {self.total}; the same command continues from there")
-                raise SystemExit(stop.code)
+                raise SystemExit(self.stop)
 
     def fetch(self, stream: Iterator[Batch], step: int) -> tuple[list[Batch], Exception | None]:
         """Return a step's batches on the device, or the error to raise once all ranks know of it."""
@@ -183,7 +184,7 @@ class _Training:
         summed, term, interrupt, failed, *values = report.tolist()
         if failed:
             raise error or AnastyleError(f"{self.where}: stopped at step {self.step}, because another rank failed.")
-        stop.code = 143 if term else 130 if interrupt else 0
+        self.stop = 143 if term else 130 if interrupt else 0
         return {name: value / ranks for name, value in zip(metrics, values, strict=True)}, round(summed)
 
     def update(self, metrics: dict[str, float], keys: list[str]) -> None:

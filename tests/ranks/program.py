@@ -1,9 +1,9 @@
 """What the tests of many ranks run under a launcher: a toy training whose batches any number of ranks can share.
 
-python program.py FOLDER [event=STEP/RANK/SIGNAL] [slow=SECONDS] [strange=STEP] [setting=value ...]
+python program.py FOLDER [event=STEP/RANK/SIGNAL] [slow=SECONDS] [strange=STEP] [fails=RANK] [setting=value ...]
 
 ``event``: this process sends itself a signal, once. ``strange``: this step's loss is not finite, its gradients are.
-``slow``: how long the fifth step of four batches waits for the next one's data.
+``fails``: this rank has an error of its own. ``slow``: how long the fifth step, of four batches, waits for the next.
 """
 
 import logging
@@ -20,8 +20,9 @@ import yaml
 from peft import LoraConfig, inject_adapter_in_model
 from torch import Tensor, nn
 
-from anastyle import AnastyleError, Batch
+from anastyle import AnastyleError, Batch, DataError
 from anastyle.checkpoint import save_tensors, trainable_state
+from anastyle.devices import together
 from anastyle.trainer import Settings, fit
 
 STEPS = 8
@@ -97,7 +98,7 @@ def hesitant(batches: Iterator[Batch], seconds: float) -> Iterator[Batch]:
 
 def main(folder: Path, words: list[str]) -> int:
     chosen: dict[str, Any] = SETTINGS | {key: yaml.safe_load(value) for key, value in (w.split("=") for w in words)}
-    event, slow, strange = chosen.pop("event", None), chosen.pop("slow", 0), chosen.pop("strange", None)
+    event, slow, strange, fails = (chosen.pop(name, None) for name in ("event", "slow", "strange", "fails"))
     logging.basicConfig(format="%(message)s")
     rank, stage = int(os.environ.get("RANK", "0")), Toy(strange)
 
@@ -113,6 +114,9 @@ def main(folder: Path, words: list[str]) -> int:
         return stream
 
     try:
+        with together():
+            if rank == fails:
+                raise DataError("only here")
         fit(stage, batches, Settings(**chosen), folder=folder / "work", seed=7, examples=100)
     except AnastyleError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)

@@ -64,6 +64,14 @@ def test_a_step_that_cannot_be_shared_out_ends_all_ranks_at_once(tmp_path, launc
     assert "cannot be shared out to 2 devices" in done.stderr
 
 
+@pytest.mark.parametrize("who", [0, 1])
+def test_what_fails_on_one_rank_alone_fails_on_all(tmp_path, launch, who):
+    done = launch(ranks(2), PROGRAM, tmp_path, f"fails={who}")
+
+    assert sorted(re.findall(r"^error: (.*)", done.stderr, re.MULTILINE)) == ["DataError: only here", "only here"]
+    assert not (tmp_path / "work").exists()
+
+
 @pytest.mark.parametrize("number", [TERM, INT])
 def test_one_rank_s_signal_stops_all_after_the_same_step(tmp_path, alone, launch, trained, number):
     done = launch(ranks(2), PROGRAM, tmp_path, f"event=5/1/{number}")

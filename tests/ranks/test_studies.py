@@ -31,8 +31,12 @@ class Study:
         self.losses = {(line["step"], name): value for line in map(json.loads, lines) for name, value in line.items()
                        if "/loss" in name or "grad_norm" in name or name.endswith("/lr")}  # fmt: skip
         self.images = load_tensors(next(output.glob("store/generate/*/images.safetensors")))["images"].int()
-        with (output / "smoke" / "table.csv").open() as file:
-            self.table = {row[1]: row[2] for row in csv.reader(file) if not row[1].startswith("cost/")}
+        self.file = output / "smoke" / "table.csv"
+
+    def rows(self) -> set[str]:
+        """Return what the table measures."""
+        with self.file.open() as file:
+            return {row[1] for row in csv.reader(file)}
 
 
 @pytest.fixture(scope="module")
@@ -54,17 +58,25 @@ def one(study) -> Study:
     return study((sys.executable,))
 
 
-@pytest.mark.parametrize("launcher", [ranks(2), config("zero2")], ids=["ddp", "zero2"])
-def test_two_ranks_end_in_the_losses_images_and_table_of_one(launcher, one, study):
-    two = study(launcher)
+def test_two_ranks_end_in_the_losses_images_and_table_of_one(one, study):
+    two = study(ranks(2))
 
-    assert two.losses.keys() == one.losses.keys()
     assert any("diffuse" in name for _, name in one.losses)
-    for key, value in one.losses.items():
-        assert two.losses[key] == pytest.approx(value, rel=1e-4, abs=1e-7), key
-    off = np.abs((two.images - one.images).numpy())
-    assert off.max() <= 2
-    assert two.table.keys() == one.table.keys()
+    assert two.losses == pytest.approx(one.losses, rel=1e-5, abs=1e-7)
+    assert np.abs((two.images - one.images).numpy()).max() <= 1
+    assert two.rows() == one.rows()
+
+
+def test_zero_ends_in_them_too_as_far_as_adam_lets_it(one, study):
+    """A bias before a normalisation has no gradient but rounding, of which Adam makes whole steps: those differ."""
+    pytest.importorskip("deepspeed", exc_type=ImportError)
+    two = study(config("zero2"))
+
+    first = {key: value for key, value in one.losses.items() if "disentangle" in key[1]}
+    assert {key: two.losses[key] for key in first} == pytest.approx(first, rel=1e-5, abs=1e-7)
+    assert two.losses == pytest.approx(one.losses, rel=0.1, abs=1e-3)
+    assert np.abs((two.images - one.images).numpy()).mean() < 3
+    assert two.rows() == one.rows()
 
 
 def test_ranks_that_outnumber_the_images_come_to_an_end(study):
