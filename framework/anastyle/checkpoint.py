@@ -73,9 +73,18 @@ def verify(folder: Path) -> list[str]:
     return problems
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Remove what a killed process left half written in a folder; only for a folder no other process writes to."""
-    for pattern in (".tmp-*", ".old-*"):
+def refuse_damaged(folder: Path) -> None:
+    """Raise DataError unless every byte of a sealed folder is as written."""
+    if problems := verify(folder):
+        raise DataError(f"{folder}: is damaged. Delete it, it will be made anew.\n{listing(problems)}")
+
+
+def remove_leftovers(folder: Path, name: str = "*") -> None:
+    """Remove what a killed process left half written in a folder, of all names or of one.
+
+    Only for names that no other process writes to.
+    """
+    for pattern in (f".tmp-{name}-*", f".old-{name}-*"):
         for leftover in folder.glob(pattern):
             shutil.rmtree(leftover, ignore_errors=True)
 
@@ -103,6 +112,13 @@ def _put(source: Path, target: Path) -> None:
         shutil.rmtree(aside, ignore_errors=True)
 
 
+def _drop(folder: Path) -> None:
+    """Remove a folder so that at no moment a part of it bears its name."""
+    aside = folder.parent / f".old-{folder.name}-{uuid4().hex[:12]}"
+    os.rename(folder, aside)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
 def _seal_of(folder: Path) -> dict[str, dict] | None:
     try:
         seal = json.loads((folder / SEAL).read_text(encoding="utf-8"))
@@ -126,9 +142,18 @@ def _flush(path: Path) -> None:
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
-    """Write named tensors, of any device and layout, as safetensors."""
+    """Write named tensors, of any device and layout, as safetensors.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    save_file(plain, path, metadata=dict(metadata) if metadata else None)
+    try:
+        save_file(plain, path, metadata=dict(metadata) if metadata else None)
+    except SafetensorError as error:  # what the system said stands in its words alone: "... (os error 28)"
+        if number := re.search(r"os error (\d+)", str(error)):
+            raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
+        raise
 
 
 def tensors_hash(tensors: Mapping[str, Tensor], about: str = "") -> str:
@@ -243,7 +268,7 @@ def save_checkpoint(
             save_tensors(temporary / f"{name}.safetensors", tensors)
         write_json(temporary / "state.json", {**state, "step": step})
     for old in checkpoints(folder)[max(keep, 1) :]:
-        shutil.rmtree(old, ignore_errors=True)
+        _drop(old)
     return target
 
 

@@ -8,7 +8,14 @@ from pathlib import Path
 import torch
 
 from anastyle.accounting.painted import cost
-from anastyle.checkpoint import load_tensors, load_trainable_state, save_tensors, trainable_state, write_folder
+from anastyle.checkpoint import (
+    load_tensors,
+    load_trainable_state,
+    refuse_damaged,
+    save_tensors,
+    trainable_state,
+    write_folder,
+)
 from anastyle.data.loader import batches
 from anastyle.data.split import PreparedSet
 from anastyle.devices import device, together
@@ -76,6 +83,7 @@ class Work:
         if node is None or name in self._loaded:
             return
         stage = self.stage(name)
+        refuse_damaged(node.folder)
         load_trainable_state(stage, load_tensors(node.folder / "weights.safetensors"))
         stage.requires_grad_(False).eval()
         self._loaded.add(name)

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from anastyle.checkpoint import load_tensors, write_folder
+from anastyle.checkpoint import load_tensors, refuse_damaged, write_folder
 from anastyle.config import typed
 from anastyle.data.cache import cached
 from anastyle.data.images import picture_of, unsigned
@@ -32,6 +32,7 @@ def measure(
     """Evaluate one run's generated images, the last of the stages of ``plan``, and store the values whole."""
     painted = plan["generate"]
     settings = typed(EvaluateSettings, node.settings, "stages.evaluate")
+    refuse_damaged(painted.folder)
     shown = load_tensors(painted.folder / "images.safetensors")
     images, masks = shown["images"], shown.get("masks")
     rows = list(range(len(images)))
