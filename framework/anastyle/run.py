@@ -12,15 +12,17 @@ from PIL import Image
 from anastyle.check import check
 from anastyle.data.prepare import prepared
 from anastyle.data.split import PreparedSet
-from anastyle.devices import first_rank_says, together, use_all_cores
+from anastyle.devices import together, use_all_cores
 from anastyle.environment import environment
 from anastyle.errors import AnastyleError, LostError
 from anastyle.evaluation.study import finish_study, finished, summary
 from anastyle.experiment import Experiment, Run
 from anastyle.jsonlines import update_status, write_json
+from anastyle.locks import agreed, claimed, turn
 from anastyle.plan import Node, nodes, weight, working
 from anastyle.progress import Progress
-from anastyle.tracking import Study, is_main
+from anastyle.signals import terminable
+from anastyle.tracking import Study, Tracker, is_main
 from anastyle.work import Work
 
 
@@ -36,11 +38,8 @@ def run_experiment(experiment: Experiment, *, fresh: bool = False, dry_run: bool
     if dry_run:
         print(conductor.outline())
         return 0
-    if fresh:
-        with together():
-            if is_main():
-                conductor.forget()
-    return conductor.conduct()
+    with terminable():
+        return conductor.conduct(fresh=fresh)
 
 
 class Conductor:
@@ -103,18 +102,34 @@ class Conductor:
     def forget(self) -> None:
         """Remove what earlier runs of this experiment left."""
         for node in self.distinct().values():
-            for folder in (node.folder, working(node)):
-                shutil.rmtree(folder, ignore_errors=True)
-        shutil.rmtree(self.experiment.folder, ignore_errors=True)
+            with turn(self.experiment.output, node.folder, print):
+                if is_main():
+                    for folder in (node.folder, working(node)):
+                        shutil.rmtree(folder, ignore_errors=True)
+        with together():
+            if is_main():
+                shutil.rmtree(self.experiment.folder, ignore_errors=True)
 
-    def conduct(self) -> int:
-        """Run what is not done, then write table and report."""
-        began = time.monotonic()
-        left = [node for node in self.distinct().values() if not node.done]
-        if not left and finished(self.experiment, self.measured()):
+    def conduct(self, *, fresh: bool = False) -> int:
+        """Run what is not done, or everything, then write table and report; returns the exit code.
+
+        Raises:
+            AnastyleError: another process is at one of these runs, or none could be brought to its end.
+        """
+        done = all(node.done for node in self.distinct().values())
+        if agreed(done and finished(self.experiment, self.measured()) and not fresh):
             print(f"{self.experiment.name}: all {len(self.experiment.runs)} runs are finished; nothing to do.")
             print(summary(self.experiment))
             return 0
+        with claimed(self.experiment.output, map(self.experiment.run_folder, self.experiment.runs)):
+            if fresh:
+                self.forget()
+            return self.bring_to_end()
+
+    def bring_to_end(self) -> int:
+        """Run what is not done, then write table and report."""
+        began = time.monotonic()
+        left = [node for node in self.distinct().values() if not node.done]
         progress = Progress(sum(weight(node, size) for node, size in self.sized(left)))
         study = Study(self.experiment.output, self.experiment.name, self.experiment.document())
         if is_main():
@@ -145,13 +160,23 @@ class Conductor:
         study.close("failed" if failures else "finished")
         return 7 if failures else 0
 
+    def stage(self, node: Node, work: Work, tracker: Tracker, progress: Progress) -> None:
+        """Bring one stage to its end, or take over what there is of it when no other process is at it."""
+        if not agreed(node.done):
+            with turn(self.experiment.output, node.folder, progress.note):
+                if not agreed(node.done):
+                    work.do(node)
+                    return
+        tracker.replay(node.folder / "metrics.jsonl")
+        if is_main():
+            shutil.rmtree(working(node), ignore_errors=True)
+
     def run(self, run: Run, study: Study, progress: Progress) -> None:
         """Bring one run to its end."""
         folder = self.experiment.run_folder(run)
         tracker = study.run(run.variant, run.seed, run.config)
         plan = self.plan(run)
-        seen = first_rank_says(sum(node.done << place for place, node in enumerate(plan.values())))
-        reused = [stage for place, stage in enumerate(plan) if seen >> place & 1]
+        reused = agreed([node.stage for node in plan.values() if node.done])
         if reused:
             progress.note(f"{run.variant}/s{run.seed}: reused {', '.join(reused)}")
         if is_main():
@@ -159,10 +184,7 @@ class Conductor:
         try:
             work = Work(run, self.data(run), self.experiment.output, plan, tracker, progress)
             for node in plan.values():
-                if node.stage in reused:
-                    tracker.replay(node.folder / "metrics.jsonl")
-                else:
-                    work.do(node)
+                self.stage(node, work, tracker, progress)
         except BaseException as error:
             ending = "stopped" if isinstance(error, SystemExit | KeyboardInterrupt) else "failed"
             tracker.close(ending)

@@ -1,4 +1,4 @@
-"""SIGTERM, SIGINT and the end of the launcher as a wish, granted at the next step."""
+"""SIGTERM, SIGINT and the end of the launcher as a wish, granted at the next step; SIGTERM elsewhere, as an exception."""
 
 import ctypes
 import os
@@ -6,6 +6,8 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -16,7 +18,7 @@ ECHO = 1.0  # seconds in which one wish may come again: from a terminal and a la
 
 
 class Stop:
-    """Remembers the first SIGTERM or SIGINT inside its block; a second one does what it always does.
+    """Remembers the first SIGTERM or SIGINT inside its block; a second one ends the process at once.
 
     ``code`` is 0, or the exit code the signal asks for: 143 or 130. If the block ends with a wish not yet granted,
     ``SystemExit`` grants it.
@@ -47,10 +49,14 @@ class Stop:
         if not self.code:
             self.code, self._first = 128 + number, time.monotonic()
             if not launched():
-                self._restore()
+                self._default()
         elif not launcher_gone() and time.monotonic() - self._first > ECHO:
-            self._restore()
+            self._default()
             signal.raise_signal(number)
+
+    def _default(self) -> None:
+        for number in self._before:
+            signal.signal(number, signal.SIG_DFL)
 
     def _restore(self) -> None:
         for number, handler in self._before.items():
@@ -72,3 +78,21 @@ def follow_launcher() -> None:
     """Have the system send SIGTERM when the launcher ends; on Linux alone."""
     if launched() and sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """Let SIGTERM end the block as SIGINT does, by an exception, ``SystemExit(143)``; a second one, at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)

@@ -20,6 +20,7 @@ from anastyle.evaluation.memorisation.bench import Bench
 from anastyle.evaluation.reference import FEWEST, Reference, Settings, reference
 from anastyle.evaluation.utility.arms import pool
 from anastyle.interfaces import Feature
+from anastyle.locks import alone
 from anastyle.parts import Parts
 from anastyle.registry import CAPTIONERS, FEATURES
 from anastyle.settings import EvaluateSettings
@@ -72,7 +73,7 @@ def instruments(
         if asked:
             Judge.train(train, SEED, settings.judge_steps, device=device).save(fresh / "judge.safetensors")
 
-    once(folder, learn)
+    once(output, folder, learn)
     domain.load(folder / "domain.safetensors")
     judge = Judge.load(folder / "judge.safetensors") if asked else None
     real = reference(train, test, count, Settings(draws=settings.bootstrap), cache=output / "cache")
@@ -91,11 +92,14 @@ def place(output: Path, parts: Parts, *options: Any) -> Path:
     return output / "store" / "instruments" / hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
 
 
-def once(folder: Path, learn: Callable[[Path], None]) -> None:
-    """Write a folder whole, unless it is there."""
-    if not is_complete(folder):
-        with write_folder(folder) as fresh:
-            learn(fresh)
+def once(output: Path, folder: Path, learn: Callable[[Path], None]) -> None:
+    """Write a folder whole, unless it is there; of several processes one does, and the others wait."""
+    if is_complete(folder):
+        return
+    with alone(output, folder):
+        if not is_complete(folder):
+            with write_folder(folder) as fresh:
+                learn(fresh)
 
 
 def _feature(name: str, settings: EvaluateSettings, classes: int) -> Any:
@@ -121,7 +125,7 @@ def _lesions(
         trained = Segmenter.train(train, SEED, settings.segmenter_steps, side=side, device=device)
         trained.save(fresh / "segmenter.safetensors")
 
-    once(folder, learn)
+    once(output, folder, learn)
     seen, reader = pool(test, real.side, range(len(test))), None
     if settings.captioner and not train.factors:
         cls, config = section(CAPTIONERS, {"name": settings.captioner}, "stages.evaluate.captioner")
