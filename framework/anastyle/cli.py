@@ -4,6 +4,7 @@ Each verb wakes only what it needs; ``list`` and ``--help`` wake no torch.
 """
 
 import argparse
+import errno
 import os
 import re
 import sys
@@ -17,6 +18,7 @@ from anastyle.errors import AnastyleError, ConfigError, LostError, did_you_mean
 from anastyle.verbs import add_verbs
 
 Args = argparse.Namespace
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 OPTION = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*=")
 
 
@@ -44,6 +46,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `anastyle list | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        report(AnastyleError(f"{error}\n  Make room; the same command continues."), debug=args.debug)
+        return 1
 
 
 def report(error: AnastyleError, *, debug: bool) -> None:

@@ -1,5 +1,6 @@
 """Small JSON files that a kill leaves readable: whole ones, and ones that grow a line at a time."""
 
+import contextlib
 import json
 import math
 import os
@@ -31,10 +32,14 @@ def update_status(folder: Path, **fields: Any) -> None:
 
 
 class JsonLines:
-    """A file of JSON objects, one a line. It ends before the first line that is torn."""
+    """A file of JSON objects, one a line. It ends before the first line that is torn.
+
+    Lines that a full disk does not take are kept, and written before the next one.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._waiting: list[bytes] = []
 
     def read(self, start: int = 0) -> Iterator[tuple[dict[str, Any], int]]:
         """Yield each line from a byte position on, and the position after it."""
@@ -56,8 +61,9 @@ class JsonLines:
         """Add a line; numbers that are not finite become null."""
         plain = {name: None if isinstance(value, float) and not math.isfinite(value) else value
                  for name, value in line.items()}  # fmt: skip
-        with self.path.open("ab") as stream:
-            stream.write(json.dumps(plain, allow_nan=False).encode() + b"\n")
+        self._waiting.append(json.dumps(plain, allow_nan=False).encode() + b"\n")
+        with contextlib.suppress(OSError):
+            self._write()
 
     def truncate(self, step: int | None = None) -> None:
         """Drop what is torn and, if asked, everything from the first line beyond ``step`` on."""
@@ -70,7 +76,26 @@ class JsonLines:
             os.truncate(self.path, end)
 
     def sync(self) -> None:
-        """Have the disk hold what was written."""
+        """Have the disk hold what was written.
+
+        Raises:
+            OSError: there is no room for all of it.
+        """
+        self._write()
         if self.path.exists():
             with self.path.open("ab") as stream:
                 os.fsync(stream.fileno())
+
+    def _write(self) -> None:
+        """Write the lines that wait, all or none."""
+        if not self._waiting:
+            return
+        end = self.path.stat().st_size if self.path.exists() else 0
+        try:
+            with self.path.open("ab") as stream:
+                stream.writelines(self._waiting)
+        except OSError:
+            if self.path.exists():
+                os.truncate(self.path, end)
+            raise
+        self._waiting.clear()

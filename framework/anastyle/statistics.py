@@ -9,16 +9,15 @@ from anastyle.checkpoint import trainable_state
 class Statistics:
     """Moves a stage's buffers once a step, to the mean of where each batch of the step alone would have moved them.
 
-    So they are the same however many devices share the batches of a step. Where a step is one batch on one device,
-    nothing is done.
+    So they are the same however many devices share the batches of a step; and a step can be undone.
     """
 
     def __init__(self, stage: nn.Module, batches: int, ranks: int) -> None:
         self.batches, self.ranks = batches, ranks
         learned = dict(stage.named_parameters())
-        state = trainable_state(stage) if batches * ranks > 1 else {}
-        self.buffers = {name: value for name, value in state.items() if name not in learned}
+        self.buffers = {name: value for name, value in trainable_state(stage).items() if name not in learned}
         self.settled = False  # are only those left that move?
+        self.before: dict[str, Tensor] = {}
         self.begin()
 
     def begin(self) -> None:
@@ -34,18 +33,24 @@ class Statistics:
 
     def settle(self) -> None:
         """Move the buffers, alike on all ranks, and begin the next step."""
+        self.before = self.start
         if self.buffers:
             flat = torch.cat([value.flatten() for value in self.sums.values()])
             if self.ranks > 1:
                 torch.distributed.all_reduce(flat)
             means = flat.div_(self.batches * self.ranks).split([v.numel() for v in self.buffers.values()])
-            moved = {name: place(mean, self.start[name]) for name, mean in zip(self.buffers, means, strict=True)}
-            for name, value in moved.items():
-                self.buffers[name].copy_(value)
+            for value, mean in zip(self.buffers.values(), means, strict=True):
+                value.copy_(place(mean, value))
             if not self.settled:
-                still = [name for name, value in moved.items() if torch.equal(value, self.start[name])]
-                self.buffers = {name: value for name, value in self.buffers.items() if name not in still}
+                self.buffers = {name: value for name, value in self.buffers.items()
+                                if not torch.equal(value, self.start[name])}  # fmt: skip
                 self.settled = True
+        self.begin()
+
+    def undo(self) -> None:
+        """Put the buffers back to where the last step found them."""
+        for name, value in self.buffers.items():
+            value.copy_(self.before[name])
         self.begin()
 
 

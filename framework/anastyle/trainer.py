@@ -7,6 +7,7 @@ not, and more ranks change no more than the order of a sum: no state of a random
 
 import logging
 import math
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -103,6 +104,8 @@ class _Training:
             self.begin(found)
             self.train(batches, stop)
             self.engine.finish()
+            if self.accelerator.is_main_process:
+                self.lines.sync()
         named = trained(self.stage)
         for name, value in self.ema.items():
             named[name].data.copy_(value)
@@ -193,13 +196,18 @@ class _Training:
         Raises:
             NumericalError: names what was not finite, and the samples of the last step.
         """
-        if all(map(math.isfinite, metrics.values())) or (
-            self.engine.scaler.is_enabled() and math.isfinite(metrics["loss"])
-        ):
+        scaling = self.engine.scaler.is_enabled() and math.isfinite(
+            metrics["loss"]
+        )  # skips by itself, finding its scale
+        samples = f"samples: {', '.join(keys[:5])}" + (f" and {len(keys) - 5} more" if len(keys) > 5 else "")
+        if scaling or all(map(math.isfinite, metrics.values())):
             metrics = metrics | self.engine.step()
         else:
             self.engine.skip()
+            self.statistics.undo()
         strange = [name for name, value in metrics.items() if not math.isfinite(value)]
+        if strange and not scaling:
+            self.say(f"{self.where}: step {self.step + 1} skipped, not finite: {', '.join(strange)}; {samples}")
         self.step += 1
         if not strange:
             self.in_a_row, self.count = 0, self.count + 1
@@ -208,10 +216,9 @@ class _Training:
             return
         self.skipped, self.in_a_row = self.skipped + 1, self.in_a_row + 1
         if self.in_a_row >= min(PATIENCE[self.settings.precision], self.total):
-            shown = ", ".join(keys[:5]) + (f" and {len(keys) - 5} more" if len(keys) > 5 else "")
             raise NumericalError(
                 f"{self.where}: not finite, {self.in_a_row} steps in a row, at step {self.step}: {', '.join(strange)}\n"
-                f"  samples: {shown}\n  Lower lr, set max_grad_norm, or look at these samples."
+                f"  {samples}\n  Lower lr, set max_grad_norm, or look at these samples."
             )
 
     def average(self) -> None:
@@ -256,7 +263,9 @@ class _Training:
         self.failed_saves += 1
         if self.failed_saves >= SAVES:
             raise AnastyleError(f"{self.folder}: cannot be written to, {SAVES} times now ({problem}).") from problem
-        self.say(f"no checkpoint at step {self.step} ({problem}). The training goes on; make room.")
+        needed = sum(tensor.nbytes for tensors in groups.values() for tensor in tensors.values())
+        room = f"{needed:,} bytes needed, {shutil.disk_usage(self.folder).free:,} free"
+        self.say(f"no checkpoint at step {self.step} ({problem}; {room}). The training goes on; make room.")
 
     def state(self) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
         """Return the tensors and the rest of what a training is between two steps; alike for every engine."""

@@ -38,7 +38,7 @@ def finish_study(experiment: Experiment, plans: Plans, data: PreparedSet) -> lis
         copies=copies(plans),
         grids=[samples(shown, data, experiment), *maps(shown)],
         tsne=scatters(shown, data.classes),
-        notes=notes(data, first),
+        notes=[*notes(data, first), *skipped(plans)],
         config_yaml=yaml.safe_dump(experiment.document(), sort_keys=False),
     )
     files.append(write_report(report, experiment.folder))
@@ -69,6 +69,17 @@ def copies(plans: Plans) -> list[str]:
     """Return what the memorisation gate says of each run that was measured."""
     found = {f"{variant}, seed {seed}": read(plan["evaluate"].folder) for (variant, seed), plan in plans.items()}
     return [f"{run}: {record.verdict}; {record.reason}" for run, record in found.items() if record]
+
+
+def skipped(plans: Plans) -> list[str]:
+    """Say which trainings left steps out because they were not finite."""
+    counts: dict[Path, tuple[str, int]] = {}
+    for (variant, seed), plan in plans.items():
+        for stage, node in plan.items():
+            lines = [line for line, _ in JsonLines(node.folder / "metrics.jsonl").read()]
+            steps = max((line.get(f"train/{stage}/skipped", 0) for line in lines), default=0)
+            counts.setdefault(node.folder, (f"{variant}, seed {seed}: {stage}", steps))
+    return [f"{where} skipped {steps} steps that were not finite." for where, steps in counts.values() if steps]
 
 
 def curves(shown: dict[str, Plan]) -> list[Curve]:
