@@ -38,6 +38,12 @@ class LostError(AnastyleError):
     """Another of the processes launched together is gone, or does not answer; this one cannot go on alone."""
 
 
+class ShortageError(AnastyleError):
+    """There is less memory than this takes."""
+
+    exit_code = 5
+
+
 class GateError(AnastyleError):
     """What was asked for is finished or could be, but a gate says no."""
 

@@ -29,6 +29,7 @@ from anastyle.parts import Parts
 from anastyle.plan import Node, settings_of, weight, working
 from anastyle.progress import Progress
 from anastyle.settings import GenerateSettings
+from anastyle.shortage import memory_explained
 from anastyle.stages import PLANS
 from anastyle.stages.generate import generate
 from anastyle.stages.records import align_codes, factor_maps
@@ -55,7 +56,7 @@ class Work:
 
     def do(self, node: Node) -> None:
         """Bring one stage to its end and store its outcome whole."""
-        with together():
+        with together(), memory_explained(node.stage, node.settings, self.device):
             if PLANS[node.stage].trained:
                 self.train(node)
             elif node.stage == "generate":
