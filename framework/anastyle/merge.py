@@ -11,7 +11,7 @@ from typing import Any
 
 PARTS = ("autoencoder", "encoder", "embedder", "aligner", "fuser", "backbone")
 SECTIONS = ("data", *PARTS, "stages")
-READ_AS = ("root", "image_size", "captions")  # of the data section; they outlive a change of dataset
+READ_AS = ("root", "image_size", "captions", "on_bad_shard")  # of the data section; they outlive a change of dataset
 
 Layer = dict[str, Any]
 

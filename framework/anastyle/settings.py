@@ -10,6 +10,8 @@ from anastyle.errors import ConfigError
 from anastyle.interfaces import Captioner
 from anastyle.registry import CAPTIONERS, DATASETS
 
+ON_BAD_SHARD = ("refuse", "skip")
+
 
 @dataclass
 class DataSettings:
@@ -22,9 +24,14 @@ class DataSettings:
     captions: str = "attributes"
     """``attributes``, the captions as prepared; ``class_label``, the class name alone (the paper's row without
     attribute captioning); or the name of a table that ``anastyle caption`` wrote."""
+    on_bad_shard: str = "refuse"
+    """``skip`` goes on without shards that are missing, cut or changed; what was lost is counted in the report, and
+    nothing learned from the whole set is taken for this."""
 
     def __post_init__(self) -> None:
         refuse_below(self, image_size=8)
+        if self.on_bad_shard not in ON_BAD_SHARD:
+            raise ConfigError(f"on_bad_shard={self.on_bad_shard}: must be one of {', '.join(ON_BAD_SHARD)}.")
         if not NAME.fullmatch(self.captions):
             raise ConfigError(f"captions={self.captions}: name {', '.join(BUILT_IN)}, or a caption table.")
 

@@ -137,7 +137,7 @@ def test_a_root_is_opened_and_a_missing_one_says_what_to_run(tmp_path: Path) -> 
     prepare("phantom", PHANTOM, tmp_path / "set")
 
     assert prepared({"root": str(tmp_path / "set"), "name": "phantom"}, tmp_path / "out").manifest.count("train") == 6
-    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "out" / "data").exists()
     with pytest.raises(MissingError, match="anastyle prepare folder SOURCE") as caught:
         prepared({"root": str(tmp_path / "none")}, tmp_path)
     assert caught.value.exit_code == 3

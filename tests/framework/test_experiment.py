@@ -154,7 +154,9 @@ def test_base_on_the_command_line_replaces_the_files_own(files, monkeypatch):
 def test_a_prepared_folder_takes_the_place_of_a_dataset(files):
     data = read(files / "base.yaml", ["data.root=data/busi"]).variants["default"]["data"]
 
-    assert data == {"name": None, "root": "data/busi", "image_size": 16, "captions": "attributes"}
+    assert data == {
+        "name": None, "root": "data/busi", "image_size": 16, "captions": "attributes", "on_bad_shard": "refuse",
+    }  # fmt: skip
     path = write(files, "base: base.yaml\ndata: {name: null, root: data/busi, train: null}")
     assert read(path).variants["default"]["data"] == data
 

@@ -24,7 +24,7 @@ from anastyle.interfaces import Dataset, Record
 from anastyle.registry import DATASETS
 
 TEST_SHARE = 0.2
-OURS = ("name", "root", "image_size", "captions")  # keys of a data section that are not the dataset's
+OURS = ("name", "root", "image_size", "captions", "on_bad_shard")  # keys of a data section that are not the dataset's
 
 
 def prepare(dataset_name: str, options: Mapping[str, Any], out: str | Path) -> Manifest:
@@ -61,15 +61,16 @@ def prepared(data_section: Mapping[str, Any], output: Path) -> PreparedSet:
     """Return the set that the ``data`` section of an experiment asks for.
 
     With ``root``, the folder that ``anastyle prepare`` wrote; else the dataset ``name``, prepared on first use into
-    ``<output>/data/<name>-<hash>`` and opened from there afterwards.
+    ``<output>/data/<name>-<hash>`` and opened from there afterwards. Every shard is hashed on first use.
 
     Raises:
         MissingError: ``root`` is not there.
         ConfigError: neither ``root`` nor ``name``, or options that the dataset does not have.
         DataError: the set is damaged, or its inputs cannot be used.
     """
+    careful = {"on_bad_shard": data_section.get("on_bad_shard", "refuse"), "hashed": Path(output) / "cache" / "hashed"}
     if data_section.get("root"):
-        return PreparedSet.open(data_section["root"])
+        return PreparedSet.open(data_section["root"], **careful)
     name = data_section.get("name")
     if not name:
         raise ConfigError("data: give a dataset's 'name', or the 'root' of a folder that `anastyle prepare` wrote.")
@@ -78,7 +79,7 @@ def prepared(data_section: Mapping[str, Any], output: Path) -> PreparedSet:
     folder = Path(output) / "data" / f"{name}-{_identity(name, cls(config))[:12]}"
     if not folder.is_dir():
         prepare(name, options, folder)
-    return PreparedSet.open(folder)
+    return PreparedSet.open(folder, **careful)
 
 
 def dataset_options(data_section: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,9 +11,9 @@ import re
 import shutil
 import tarfile
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -30,6 +30,7 @@ SHARD_RECORDS = 1000
 KEY = re.compile(r"[A-Za-z0-9_-]{1,80}")  # no dot: webdataset ends a key at the first one
 SPLIT = re.compile(r"[a-z]{1,20}")
 UNLABELLED = "unlabelled"
+LOST = "records lost with damaged shards"  # a note
 IMAGE, MASK, TEXT = "image.png", "mask.png", "json"
 
 
@@ -68,6 +69,12 @@ class Manifest:
     def splits(self) -> list[str]:
         """Name the splits, in the order they were written."""
         return list(dict.fromkeys(shard.split for shard in self.shards))
+
+    def without(self, files: Collection[str]) -> "Manifest":
+        """Return the manifest of the same set without some shards; counts what they held."""
+        kept = [shard for shard in self.shards if shard.file not in files]
+        lost = sum(shard.count for shard in self.shards) - sum(shard.count for shard in kept)
+        return replace(self, shards=kept, fingerprint=fingerprint_of(kept), notes={**self.notes, LOST: lost})
 
     @classmethod
     def read(cls, folder: Path) -> "Manifest":
@@ -160,6 +167,12 @@ def locate(folder: Path, shard: Shard) -> dict[str, dict[str, tuple[int, int]]]:
     return scan(path)
 
 
+def fingerprint_of(shards: list[Shard]) -> str:
+    """Return a hash of shards' hashes."""
+    hashes = "".join(shard.sha256 for shard in sorted(shards, key=lambda shard: shard.file))
+    return hashlib.sha256(hashes.encode()).hexdigest()
+
+
 def _write(records: Iterator[Record], folder: Path, info: dict[str, Any], further: Mapping[str, bytes]) -> Manifest:
     writers: dict[str, _Writer] = {}
     keys: Counter[str] = Counter()
@@ -185,9 +198,7 @@ def _write(records: Iterator[Record], folder: Path, info: dict[str, Any], furthe
     shards = [shard for writer in writers.values() for shard in writer.shards]
     extra = json.loads(json.dumps(info))
     extra["factors"] = _all_values(extra.get("factors", {}), met)
-    hashes = "".join(shard.sha256 for shard in sorted(shards, key=lambda shard: shard.file))
-    fingerprint = hashlib.sha256(hashes.encode()).hexdigest()
-    manifest = Manifest(shards=shards, classes=sorted(classes), fingerprint=fingerprint, **extra)
+    manifest = Manifest(shards=shards, classes=sorted(classes), fingerprint=fingerprint_of(shards), **extra)
     for name, content in further.items():
         _write_file(folder / name, content)
     _write_file(folder / MANIFEST, json.dumps(asdict(manifest), indent=1, ensure_ascii=False).encode())

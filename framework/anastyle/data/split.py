@@ -4,26 +4,31 @@
 ask for batches with just the fields they need.
 """
 
+import logging
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from filelock import FileLock
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from anastyle.data.captions import BUILT_IN, CaptionTable, read_table
 from anastyle.data.images import signed
-from anastyle.data.shards import Manifest, Shard
+from anastyle.data.shards import LOST, Manifest, Shard
 from anastyle.data.store import Entry, Store
 from anastyle.errors import DataError, MissingError, listing
 from anastyle.files import sha256_of
 from anastyle.interfaces import Batch, Embedded, Factors
+from anastyle.jsonlines import read_json, write_json
 from anastyle.records import Caption
 
 FIELDS = ("image", "mask", "label", "captions")
 ATTACHED = ("latent", "embedded", "target")
 UNKNOWN = -1  # the index of a factor that a record does not state
+
+log = logging.getLogger("anastyle")
 
 Attachable = Tensor | Embedded | Factors
 
@@ -31,18 +36,23 @@ Attachable = Tensor | Embedded | Factors
 class PreparedSet:
     """A folder that ``anastyle prepare`` wrote."""
 
-    def __init__(self, root: Path, manifest: Manifest) -> None:
+    def __init__(self, root: Path, manifest: Manifest, *, written: str = "") -> None:
         self.root, self.manifest = root, manifest
+        self._written = written or manifest.fingerprint  # of all that was prepared, whatever is left of it
         self._stores: dict[tuple[str, int], Store] = {}
         self._tables: dict[str, CaptionTable] = {}
 
     @classmethod
-    def open(cls, root: str | Path) -> "PreparedSet":
-        """Read the manifest and check that every shard is there, at its size.
+    def open(cls, root: str | Path, *, on_bad_shard: str = "refuse", hashed: Path | None = None) -> "PreparedSet":
+        """Read the manifest and check that every shard is there, at its size and, if asked, with its bytes.
+
+        Arguments:
+            on_bad_shard: ``refuse``, or ``skip`` to leave shards out that are not as written.
+            hashed: a folder that remembers which shards were hashed and have not changed since; None: none is hashed.
 
         Raises:
             MissingError: there is no such folder.
-            DataError: it is not a prepared set, or shards are missing or cut short; all of them at once.
+            DataError: it is not a prepared set, or shards are missing, cut short or changed; all of them at once.
         """
         root = Path(root)
         if not root.is_dir():
@@ -52,9 +62,18 @@ class PreparedSet:
                 f"  anastyle prepare phantom {root}"
             )
         manifest = Manifest.read(root)
-        problems = [problem for shard in manifest.shards if (problem := _misfit(root / shard.file, shard))]
-        _refuse(root, problems)
-        return cls(root, manifest)
+        problems = {shard.file: problem for shard in manifest.shards if (problem := _misfit(root / shard.file, shard))}
+        if hashed is not None:
+            whole = [shard for shard in manifest.shards if shard.file not in problems]
+            problems |= _changed_since(root, whole, hashed / f"{manifest.fingerprint[:16]}.json")
+        if not problems or on_bad_shard == "refuse":
+            _refuse(root, list(problems.values()))
+            return cls(root, manifest)
+        kept = manifest.without(problems)
+        if lacking := set(manifest.splits) - set(kept.splits):
+            _refuse(root, [*problems.values(), f"nothing is left of split {', '.join(sorted(lacking))}"])
+        log.warning("%s: goes on without %s: %s", root, f"{kept.notes[LOST]} records", "; ".join(problems.values()))
+        return cls(root, kept, written=manifest.fingerprint)
 
     @property
     def classes(self) -> list[str]:
@@ -82,8 +101,7 @@ class PreparedSet:
         Raises:
             DataError: shards whose bytes are not those that were written; all of them at once.
         """
-        changed = [s.file for s in self.manifest.shards if sha256_of(self.root / s.file) != s.sha256]
-        _refuse(self.root, [f"{file}: its bytes have changed" for file in changed])
+        _refuse(self.root, list(_changed(self.root, self.manifest.shards).values()))
 
     def split(self, name: str, *, image_size: int = 64, captions: str = "attributes") -> "Split":
         """Return a split whose images are ``image_size`` pixels square.
@@ -108,7 +126,7 @@ class PreparedSet:
         if captions in BUILT_IN:
             return None
         if captions not in self._tables:
-            self._tables[captions] = read_table(self.root, captions, self.fingerprint)
+            self._tables[captions] = read_table(self.root, captions, self._written)
         return self._tables[captions]
 
     def captions_identity(self, captions: str) -> str:
@@ -245,6 +263,26 @@ def _misfit(path: Path, shard: Shard) -> str:
         return f"{shard.file}: missing"
     size = path.stat().st_size
     return "" if size == shard.bytes else f"{shard.file}: {size:,} bytes, not {shard.bytes:,}"
+
+
+def _changed(root: Path, shards: list[Shard]) -> dict[str, str]:
+    """Name the shards that hash to something else, by file."""
+    changed = [shard.file for shard in shards if sha256_of(root / shard.file) != shard.sha256]
+    return {file: f"{file}: its bytes have changed" for file in changed}
+
+
+def _changed_since(root: Path, shards: list[Shard], memory: Path) -> dict[str, str]:
+    """Return :func:`_changed` of the shards that were touched since they were last hashed; the first rank hashes."""
+    memory.parent.mkdir(parents=True, exist_ok=True)
+    paths = {shard.file: (root / shard.file).resolve() for shard in shards}
+    stamps = {file: [str(path), path.stat().st_size, path.stat().st_mtime_ns] for file, path in paths.items()}
+    with FileLock(memory.with_suffix(".lock")):
+        known = read_json(memory)
+        problems = _changed(root, [shard for shard in shards if known.get(shard.file) != stamps[shard.file]])
+        trusted = {file: stamp for file, stamp in stamps.items() if file not in problems}
+        if trusted != known:
+            write_json(memory, trusted)
+    return problems
 
 
 def _refuse(root: Path, problems: list[str]) -> None:

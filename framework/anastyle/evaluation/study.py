@@ -6,6 +6,7 @@ import yaml
 
 from anastyle.checkpoint import load_tensors
 from anastyle.data.images import unsigned
+from anastyle.data.shards import LOST
 from anastyle.data.split import PreparedSet, Split
 from anastyle.evaluation.formats import write_tables
 from anastyle.evaluation.measure import values_of
@@ -153,4 +154,7 @@ def notes(data: PreparedSet, seed: int) -> list[str]:
         "group": "; split by group, none on both sides",
         "given": "; split as its publisher gave it",
     }.get(data.manifest.split_kind, "")
-    return [about + split + ".", f"Curves, pictures and t-SNE maps are of seed {seed}; the numbers are over all seeds."]
+    lost = data.manifest.notes.get(LOST)
+    missed = [f"{lost} of the set's records were lost with damaged shards, which were skipped."] if lost else []
+    shown = f"Curves, pictures and t-SNE maps are of seed {seed}; the numbers are over all seeds."
+    return [about + split + ".", *missed, shown]
