@@ -79,14 +79,21 @@ class Registry:
         """Import the plugin and return its class.
 
         Raises:
-            ConfigError: no plugin has this name, or its file registers none.
+            ConfigError: no plugin has this name, or its file registers none or cannot be imported.
         """
         modules = self.modules()
         if name not in modules:
             known = ", ".join(sorted(modules)) or "none"
             raise ConfigError(f"there is no {self.kind} '{name}'.{did_you_mean(name, modules)}\n  available: {known}")
         module = modules[name]
-        importlib.import_module(module)
+        try:
+            importlib.import_module(module)
+        except Exception as error:  # a plugin's file may raise anything
+            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+            raise ConfigError(
+                f"{self.kind} '{name}' cannot be imported, {module}: {reason}\n"
+                "  Mend it or install what it needs; --debug before the verb shows where it fails."
+            ) from error
         if module not in self._classes:
             file = sys.modules[module].__file__
             how = f"Decorate its class with @{self.kind.upper()}S.register"
