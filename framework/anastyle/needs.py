@@ -15,11 +15,12 @@ from anastyle.registry import DATASETS
 from anastyle.weights import HOME, is_id, lacking, place
 
 LEAST_FREE = 1 << 30  # bytes at the output
+SHARED = ("cache", "data", "store", ".locks")  # folders of the output
 
 
 def missing(experiment: Experiment) -> list[str]:
     """Name all that is not there."""
-    return [*path_problems(experiment), *weight_problems(experiment), *disk_problems(experiment.output)]
+    return [*path_problems(experiment), *weight_problems(experiment), *disk_problems(experiment)]
 
 
 def path_problems(experiment: Experiment) -> list[str]:
@@ -82,13 +83,16 @@ def _is_path(option: str, value: Any) -> bool:
     return isinstance(value, str) and (option == "source" or value.startswith(("/", "./", "../", "~")))
 
 
-def disk_problems(output: Path) -> list[str]:
-    """Name what hinders writing to the output folder."""
+def disk_problems(experiment: Experiment) -> list[str]:
+    """Name what hinders writing to the output folder and to those in it that studies share."""
+    output = experiment.output
     there = output.absolute()
     while not there.exists():
         there = there.parent
-    if not there.is_dir() or not os.access(there, os.W_OK):
-        return [f"output={output}: {there} cannot be written to. Choose another: output=..."]
+    shared = (there, experiment.folder, *(output / name for name in SHARED))
+    closed = [str(path) for path in shared if path.exists() and not (path.is_dir() and os.access(path, os.W_OK))]
+    if closed:
+        return [f"output={output}: {', '.join(closed)} cannot be written to. Choose another: output=..."]
     free = shutil.disk_usage(there).free
     if free < LEAST_FREE:
         return [

@@ -115,6 +115,11 @@ class ImageFiles(Dataset):
         places = (self.source / name, *sorted(self.source.glob(f"*/{name}")))
         return next((path for path in places if path.is_dir()), None)
 
+    def empty_folders(self) -> list[Path]:
+        """Return the folders of the source that hold nothing, below them neither."""
+        folders = sorted(path for path in self.source.rglob("*") if path.is_dir() and "__MACOSX" not in path.parts)
+        return [path for path in folders if not any(inner.is_file() for inner in path.rglob("*"))]
+
     def pictures(self, problems: Problems, folder: Path | None = None) -> dict[str, Path]:
         """Return the image files of a folder by their stem; a stem that comes twice is a fault."""
         found: dict[str, list[Path]] = defaultdict(list)

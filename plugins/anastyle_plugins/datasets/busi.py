@@ -40,6 +40,8 @@ class Busi(ImageFiles):
         rows = []
         for label, text in TEXTS.items():
             pictures = self.pictures(problems, self.folder(label))
+            if not pictures:
+                problems.add("a class without an image", label)
             masks: dict[str, list[Path]] = defaultdict(list)
             for stem in sorted(pictures):
                 if named := MASK.match(stem):

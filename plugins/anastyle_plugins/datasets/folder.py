@@ -126,6 +126,8 @@ class Folder(ImageFiles):
             rows.append(Row(key, path, masks.pop(key, []), label, " ".join(text.split())))
         for path in (path for paths in masks.values() for path in paths):
             problems.add("a mask without its image", self.name(path))
+        for path in self.empty_folders():
+            problems.add("a folder without an image; remove it, or fill it", self.name(path))
         return rows
 
 
