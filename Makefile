@@ -34,9 +34,11 @@ pretrained: install  # about two and a half hours on two CPU cores
 	$(BIN)/python launch/ship_compact.py runs plugins/anastyle_plugins/pretrained
 
 test: $(VENV)/tools
+	tests/tools/install-postgresql.sh
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --quiet --numprocesses 2 --dist loadfile -m "not slow and not gpu"
 
 slow: $(VENV)/tools
+	tests/tools/install-postgresql.sh
 	$(BIN)/python -m pytest --quiet -m "slow"
 
 lint: $(VENV)/tools
