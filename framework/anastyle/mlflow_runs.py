@@ -1,214 +1,229 @@
-"""MLflow behind a guard: runs that go on under their id, fed in batches; a failure costs a warning, never a training.
+"""MLflow runs, told what run folders hold: each thing once, whoever sends it.
 
-MLflow is imported when the first run is opened.
+``outbox.json`` in a run's folder says what MLflow is to know besides the numbers in its ``metrics.jsonl``;
+``mlflow.json`` says what each server was told. The run itself and ``anastyle sync`` read both, so an outage or a kill
+loses nothing, and what a server took without its answer coming back is not sent twice.
 """
 
-import logging
-import os
-import re
-import time
-from collections.abc import Callable
+import json
+from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock, Timeout
 
 from anastyle.jsonlines import JsonLines, read_json, write_json
+from anastyle.mlflow_link import SOON, Link
+from anastyle.outbox import LONGEST, Outbox, plain_name
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from PIL.Image import Image
 
 Row = tuple[str, float, int, int]  # metric, value, milliseconds, step
-T = TypeVar("T")
-log = logging.getLogger("anastyle")
 
-RETRY_AFTER = 60.0  # seconds without MLflow after it failed
-REFUSALS = {"INVALID_PARAMETER_VALUE", "BAD_REQUEST"}  # MLflow is there, and dislikes this one thing
 CHUNK = 1000  # metrics in one request, MLflow's limit
 PARAMS_CHUNK = 100  # likewise
-LONGEST = 250  # characters of a parameter
-QUIET = {
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "DO_NOT_TRACK": "true",
-    "MLFLOW_LOGGING_LEVEL": "WARNING",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
-}
+FEEDS = ("metrics.jsonl", "system.jsonl")
+WORDS = {"running": "RUNNING", "finished": "FINISHED", "failed": "FAILED", "stopped": "KILLED"}
+LOCK = ".mlflow.lock"  # who holds it sends
+KEY_TAG = "anastyle.key"  # by which a run is found whose creation was not answered
 
 
-def flatten(config: Any, prefix: str = "") -> dict[str, str]:
-    """Return the leaves of nested mappings under dotted names, cut to what MLflow takes."""
-    if isinstance(config, dict) and (config or not prefix):
-        leaves: dict[str, str] = {}
-        for name, value in config.items():
-            leaves |= flatten(value, f"{prefix}.{name}" if prefix else str(name))
-        return leaves
-    return {plain_name(prefix)[:LONGEST]: str(config)[:LONGEST]}
+def push(folder: Path, link: Link) -> Counter[str] | None:
+    """Tell MLflow what a run's folder holds and it does not know yet.
+
+    Returns:
+        What was sent, counted; None if MLflow failed, or another process is sending.
+    """
+    try:
+        with FileLock(folder / LOCK, timeout=0):
+            return link.attempt(folder, lambda client, experiment: _Told(folder, link, client, experiment).push())
+    except Timeout:
+        link.pause(SOON)
+        return None
 
 
-class Link:
-    """MLflow behind a guard: what fails is counted, warned of once, and left alone for a while."""
+class _Told:
+    """One run's folder, and what one server knows of it."""
 
-    def __init__(self, output: Path, experiment: str, enabled: bool) -> None:
-        self.output, self.experiment, self.enabled = output, experiment, enabled
-        self.server = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{(output / 'mlflow.db').as_posix()}"
-        self.failures = 0
-        self._retry_at = 0.0
-        self._ready: tuple[MlflowClient, str] | None = None
+    def __init__(self, folder: Path, link: Link, client: "MlflowClient", experiment: str) -> None:
+        self.folder, self.link, self.client, self.experiment = folder, link, client, experiment
+        self.wanted = Outbox(folder).read()
+        self.file = folder / "mlflow.json"
+        known = read_json(self.file).get(link.address, {})
+        self.known: dict[str, Any] = known if known.get("key") == self.wanted.get("key") else self._nothing()
+        self.sent: Counter[str] = Counter()
 
-    @property
-    def address(self) -> str:
-        """The server, to write down."""
-        return without_password(self.server)
-
-    def attempt(self, call: "Callable[[MlflowClient, str], T]") -> T | None:
-        """Return ``call(client, experiment id)``, None when MLflow is left out, failed now or failed a moment ago."""
-        if not self.enabled or time.monotonic() < self._retry_at:
-            return None
-        try:
-            self._ready = self._ready or self._connect()
-            return call(*self._ready)
-        except Exception as error:
-            self.failures += 1
-            if getattr(error, "error_code", None) not in REFUSALS:
-                self._retry_at = time.monotonic() + RETRY_AFTER
-            if self.failures == 1:
-                text = without_password(f"{type(error).__name__}: {error}".splitlines()[0])[:300]
-                log.warning(
-                    "MLflow at %s failed: %s\n  The run goes on: metrics.jsonl is complete, and running the same "
-                    "command again sends what is missing.", self.address, text,
-                )  # fmt: skip
-            return None
-
-    def _connect(self) -> "tuple[MlflowClient, str]":
-        for name, value in QUIET.items():
-            os.environ.setdefault(name, value)
-        from filelock import FileLock
-        from mlflow import MlflowClient
-
-        logging.getLogger("alembic").setLevel(logging.WARNING)
-        self.output.mkdir(parents=True, exist_ok=True)
-        local = self.server.startswith("sqlite:")
-        with FileLock(self.output / ".mlflow.lock", timeout=120):  # two processes would both create the tables
-            client = MlflowClient(self.server)
-            found = client.get_experiment_by_name(self.experiment)
-            if found is None:
-                place = (self.output / "mlartifacts").as_uri() if local else None
-                return client, client.create_experiment(self.experiment, artifact_location=place)
-            if found.lifecycle_stage == "deleted":
-                client.restore_experiment(found.experiment_id)
-            return client, found.experiment_id
-
-
-class Run:
-    """One MLflow run, opened when first needed; its id is kept in a file, so that the same run goes on."""
-
-    def __init__(
-        self, link: Link, file: Path, name: str, tags: dict[str, str], *, identity: str, parent: "Run | None" = None
-    ) -> None:
-        self.link, self.name, self.tags, self.parent, self._file = link, name, tags, parent, file
-        self._open = False
-        self.state = read_json(file)
-        if self.state.get("server") != link.address:
-            self.state = {}
-        self.state |= {"identity": identity, "server": link.address}
-        self.save()
+    def push(self) -> Counter[str]:
+        """Send what is new, the way it ended last."""
+        if not self.wanted:
+            return self.sent
+        self.run_id = self.opened()
+        self.params()
+        self.dataset()
+        for feed in FEEDS:
+            self.metrics(feed)
+        self.images()
+        self.files()
+        self.ending()
+        return self.sent
 
     def save(self) -> None:
-        """Write down the run's id and what it was sent."""
-        write_json(self._file, self.state)
+        """Write down what the server knows."""
+        write_json(self.file, {**read_json(self.file), self.link.address: self.known})
 
-    def send(self, call: "Callable[[MlflowClient, str], object]") -> bool:
-        """Call with a client and the run's id; say whether MLflow took it."""
-
-        def guarded(client: "MlflowClient", experiment: str) -> bool:
-            call(client, self._id(client, experiment))
-            return True
-
-        return bool(self.link.attempt(guarded))
-
-    def params(self, values: dict[str, str]) -> None:
-        """Set flat parameters."""
-        items = list(values.items())
-        for start in range(0, len(items), PARAMS_CHUNK):
-            part = items[start : start + PARAMS_CHUNK]
-            self.send(lambda client, id, part=part: client.log_batch(id, params=_params(part)))
-
-    def artifact(self, path: Path) -> None:
-        """Keep a file with the run."""
-        self.send(lambda client, id: client.log_artifact(id, str(path)))
-
-    def feed(self, lines: JsonLines) -> None:
-        """Send the lines that were not sent, a chunk at a time, and remember how far it got."""
-        if not self._ready():
-            return
-        rows: list[Row] = []
-        end = sent = self.state.get("sent", 0)
-        for line, end in lines.read(sent):
-            rows += [(name, value, line["time"], line["step"]) for name, value in line.items()
-                     if name not in ("step", "time") and value is not None]  # fmt: skip
-            if len(rows) >= CHUNK:
-                if not self._feed(rows, end):
-                    return
-                rows, sent = [], end
-        if end > sent:
-            self._feed(rows, end)
-
-    def image(self, key: str, image: "Image", step: int, digest: str) -> None:
-        """Keep a picture, unless the one with this digest is there."""
-        name = f"{key}@{step}"
-        if not self._ready() or self.state.get("images", {}).get(name) == digest:
-            return
-        if self.send(lambda client, id: client.log_image(id, image, key=key, step=step)):
-            self.state.setdefault("images", {})[name] = digest
-            self.save()
-
-    def _ready(self) -> bool:
-        return self.send(lambda client, id: None)
-
-    def _feed(self, rows: list[Row], end: int) -> bool:
-        for start in range(0, len(rows), CHUNK):
-            part = rows[start : start + CHUNK]
-            if not self.send(lambda client, id, part=part: client.log_batch(id, metrics=_metrics(part))):
-                return False
-        self.state["sent"] = end
+    def opened(self) -> str:
+        """Return the run's id, of a run that is there."""
+        run_id = self.known.get("run_id")
+        if run_id in self.link.open:
+            return run_id
+        if run_id is not None and not self.alive(run_id):
+            self.known, run_id = self._nothing(), None
+        if run_id is None and self.known.get("creating"):  # asked for, and never answered
+            query = f"tags.`{KEY_TAG}` = '{self.wanted['key']}'"
+            found = self.link.ask(lambda: self.client.search_runs([self.experiment], query))
+            run_id = found[0].info.run_id if found else None
+        if run_id is None:
+            run_id = self.created()
+        self.known.update(run_id=run_id, creating=False)
         self.save()
-        return True
+        self.link.open.add(run_id)
+        return run_id
 
-    def end(self, status: str) -> None:
-        """Close the run, if it was ever opened."""
-        word = {"finished": "FINISHED", "failed": "FAILED", "stopped": "KILLED"}[status.lower()]
-        if self._open:
-            self.send(lambda client, id: client.set_terminated(id, word))
-            self._open = False
+    def created(self) -> str:
+        """Create the run, below its parent."""
+        name = self.wanted["name"]
+        tags = {**self.wanted["tags"], KEY_TAG: self.wanted["key"], "mlflow.runName": name}
+        if self.wanted.get("child"):
+            study = self.folder.parent.parent
+            with FileLock(study / LOCK, timeout=30):  # another child may be at it too
+                tags["mlflow.parentRunId"] = _Told(study, self.link, self.client, self.experiment).opened()
+        self.known["creating"] = True
+        self.save()
+        made = self.link.ask(
+            lambda: self.client.create_run(self.experiment, self.wanted["began"], tags=tags, run_name=name)
+        )
+        self.known["status"] = "running"
+        return made.info.run_id
 
-    def _id(self, client: "MlflowClient", experiment: str) -> str:
-        if self._open:
-            return self.state["run_id"]
-        tags = {**self.tags, "mlflow.runName": self.name}
-        if self.parent is not None:
-            tags["mlflow.parentRunId"] = self.parent._id(client, experiment)
-        if not self._alive(client):
-            run_id = client.create_run(experiment, run_name=self.name, tags=tags).info.run_id
-            self.state = {"identity": self.state["identity"], "server": self.link.address, "run_id": run_id}
-            self.save()
-        else:
-            client.update_run(self.state["run_id"], status="RUNNING")
-            for name, value in tags.items():
-                client.set_tag(self.state["run_id"], name, value)
-        self._open = True
-        return self.state["run_id"]
-
-    def _alive(self, client: "MlflowClient") -> bool:
+    def alive(self, run_id: str) -> bool:
+        """Say whether a run is there, and was not deleted."""
         from mlflow.exceptions import MlflowException
 
-        if "run_id" not in self.state:
-            return False
         try:
-            return client.get_run(self.state["run_id"]).info.lifecycle_stage == "active"
+            return self.link.ask(lambda: self.client.get_run(run_id)).info.lifecycle_stage == "active"
         except MlflowException as error:
             if error.error_code == "RESOURCE_DOES_NOT_EXIST":
                 return False
             raise
+
+    def params(self) -> None:
+        """Send parameters that are new or others than before; MLflow lets none change."""
+        known = self.known.setdefault("params", {})
+        new = [(name, value) for name, value in self.wanted.get("params", {}).items() if known.get(name) != value]
+        for start in range(0, len(new), PARAMS_CHUNK):
+            part = new[start : start + PARAMS_CHUNK]
+            self.link.offer(self.folder, lambda part=part: self.client.log_batch(self.run_id, params=_params(part)))
+            known.update(part)
+            self.save()
+
+    def dataset(self) -> None:
+        """Name the data the run reads."""
+        wanted = self.wanted.get("dataset")
+        if wanted and wanted != self.known.get("dataset"):
+            self.link.offer(self.folder, lambda: self.client.log_inputs(self.run_id, datasets=[_dataset(wanted)]))
+            self.known["dataset"] = wanted
+            self.save()
+
+    def metrics(self, feed: str) -> None:
+        """Send the lines of a file that were not sent, a chunk at a time, and remember how far it got."""
+        rows: list[Row] = []
+        offsets = self.known.setdefault("sent", {})
+        end = sent = offsets.get(feed, 0)
+        for line, end in JsonLines(self.folder / feed).read(sent):
+            rows += [(name, value, line["time"], line["step"]) for name, value in line.items()
+                     if name not in ("step", "time") and value is not None]  # fmt: skip
+            if len(rows) >= CHUNK:
+                self.chunks(feed, rows, end)
+                rows, sent = [], end
+        if end > sent:
+            self.chunks(feed, rows, end)
+
+    def chunks(self, feed: str, rows: list[Row], end: int) -> None:
+        """Send rows; a run that takes none any more is opened anew the next time."""
+        for start in range(0, len(rows), CHUNK):
+            part = rows[start : start + CHUNK]
+            try:
+                self.link.ask(lambda part=part: self.client.log_batch(self.run_id, metrics=_metrics(part)))
+            except Exception:
+                self.link.open.discard(self.run_id)
+                raise
+            self.sent["metrics"] += len(part)
+        self.known["sent"][feed] = end
+        self.save()
+
+    def images(self) -> None:
+        """Send pictures that are new; one whose sending was not answered only if it did not arrive."""
+        from PIL import Image
+
+        known, tried = self.known.setdefault("images", {}), self.known.setdefault("tried", [])
+        for name, entry in self.wanted.get("images", {}).items():
+            file, digest = self.inside(entry["file"]), entry["sha256"]
+            if known.get(name) == digest or file is None:
+                continue
+            if name not in tried or not self.arrived(entry["key"], entry["step"]):
+                tried.append(name)
+                self.save()
+                with Image.open(file) as image:
+                    self.picture(image, entry["key"], entry["step"])
+            known[name] = digest
+            tried[:] = [other for other in tried if other != name]
+            self.save()
+
+    def picture(self, image: Any, key: str, step: int) -> None:
+        """Send one picture."""
+        self.link.offer(self.folder, lambda: self.client.log_image(self.run_id, image, key=key, step=step))
+        self.sent["pictures"] += 1
+
+    def arrived(self, key: str, step: int) -> bool:
+        """Say whether both files of a picture are there, by the names MLflow gives them."""
+        start = f"images/{key.replace('/', '~')}+step+{step}+"
+        listed = self.link.ask(lambda: self.client.list_artifacts(self.run_id, "images"))
+        return {Path(file.path).suffix for file in listed if file.path.startswith(start)} >= {".png", ".webp"}
+
+    def files(self) -> None:
+        """Send files that are new or were written since."""
+        known = self.known.setdefault("files", {})
+        for name in self.wanted.get("files", []):
+            file = self.inside(name)
+            if file is None:
+                continue
+            signature = [file.stat().st_size, file.stat().st_mtime_ns]
+            if known.get(name) != signature:
+                self.link.offer(self.folder, lambda file=file: self.client.log_artifact(self.run_id, str(file)))
+                known[name] = signature
+                self.sent["files"] += 1
+                self.save()
+
+    def inside(self, name: str) -> Path | None:
+        """Return a file of the output folder; None: it is gone, or lies outside and is nobody's business."""
+        file = (self.folder / name).resolve()
+        return file if file.is_relative_to(self.link.output.resolve()) and file.is_file() else None
+
+    def ending(self) -> None:
+        """Say that the run goes on, or how it ended and when."""
+        status = self.wanted["status"]
+        if status == self.known.get("status"):
+            return
+        if status == "running":
+            self.link.ask(lambda: self.client.update_run(self.run_id, status=WORDS[status]))
+        else:
+            self.link.ask(lambda: self.client.set_terminated(self.run_id, WORDS[status], self.wanted["ended"]))
+        self.known["status"] = status
+        self.save()
+
+    def _nothing(self) -> dict[str, Any]:
+        return {"key": self.wanted.get("key")}
 
 
 def _metrics(rows: list[Row]) -> list:
@@ -223,11 +238,9 @@ def _params(rows: list[tuple[str, str]]) -> list:
     return [Param(name, value) for name, value in rows]
 
 
-def without_password(text: str) -> str:
-    """Return a text whose URLs name no user and no password."""
-    return re.sub(r"//[^/@\s]*@", "//", text)
+def _dataset(about: dict[str, Any]) -> Any:
+    from mlflow.entities import Dataset, DatasetInput, InputTag
 
-
-def plain_name(name: str) -> str:
-    """Return a name of the letters MLflow takes."""
-    return re.sub(r"[^\w\-. /]", "_", name, flags=re.ASCII)
+    source, profile = json.dumps({"uri": about["source"]}), json.dumps(about["profile"])
+    made = Dataset(about["name"], about["digest"], "local", source, profile=profile)
+    return DatasetInput(made, [InputTag("mlflow.data.context", "training")])

@@ -1,8 +1,9 @@
 """What runs leave behind to be compared: JSON lines first, then MLflow.
 
-``metrics.jsonl`` in a run's folder is the source of truth, and the queue from which MLflow is fed in batches: what was
-not sent before a kill or an outage is sent by the next run of the same command. Only rank 0 tracks. A tracking server
-that fails costs one warning and a count in ``status.json``, never a training.
+``metrics.jsonl`` in a run's folder is the source of truth, and the queue from which MLflow is fed in the background:
+what was not sent before a kill or an outage is sent by the next run of the same command, or by ``anastyle sync``. Only
+rank 0 tracks. A tracking server that fails or is slow costs one warning and a count in ``status.json``, no training and
+no time.
 
 MLflow writes to ``<output>/mlflow.db`` unless ``MLFLOW_TRACKING_URI`` names a server; ``ANASTYLE_TRACKING=off`` leaves
 it out.
@@ -11,6 +12,7 @@ it out.
 import hashlib
 import io
 import json
+import logging
 import os
 import time
 from pathlib import Path
@@ -18,13 +20,18 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from anastyle.jsonlines import JsonLines, read_json, update_status
-from anastyle.mlflow_runs import Link, Run, flatten, plain_name
+from anastyle.files import write_whole
+from anastyle.jsonlines import JsonLines, update_status
+from anastyle.mlflow_link import Link, wake_mlflow, without_password
+from anastyle.outbox import Outbox, flatten, plain_name
+from anastyle.sender import Sender
+from anastyle.system_metrics import SystemMetrics
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 FLUSH_EVERY = 5.0  # seconds
+log = logging.getLogger("anastyle")
 
 
 def is_main() -> bool:
@@ -45,16 +52,21 @@ class Study:
     def __init__(self, output: Path, name: str, config: dict, *, enabled: bool | None = None) -> None:
         self.output, self.name = Path(output).resolve(), name
         self.folder = self.output / name
-        self._run: Run | None = None
+        self._sender: Sender | None = None
         if not is_main():
             return
         if enabled is None:
             enabled = os.environ.get("ANASTYLE_TRACKING", "on").lower() not in {"off", "0", "false", "no"}
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._link = Link(self.output, os.environ.get("MLFLOW_EXPERIMENT_NAME") or name, enabled)
-        self._run = Run(self._link, self.folder / "mlflow.json", name, {}, identity=name)
+        link = Link(self.output, os.environ.get("MLFLOW_EXPERIMENT_NAME") or name, enabled)
+        if enabled:
+            wake_mlflow()  # here, because two threads that import at once can trip over each other
+        self._sender = Sender(link)
+        self._outbox = Outbox(self.folder)
+        self._outbox.start(identity=name, name=name, tags={}, **_aim(link))
+        self._runs: list[Path] = [self.folder]
         _write_yaml(self.folder / "study.yaml", config)
-        self._run.artifact(self.folder / "study.yaml")
+        self.artifact(self.folder / "study.yaml")
 
     def run(self, variant: str, seed: int, config: dict, *, fresh: bool = False) -> "Tracker":
         """Return the tracker of one variant and seed.
@@ -63,33 +75,43 @@ class Study:
         or that is to be ``fresh``, begins a new one; its earlier numbers stay in ``metrics.previous.jsonl``.
         """
         folder = self.folder / variant / f"seed-{seed}"
-        if self._run is None:
+        if self._sender is None:
             return Silent(folder)
         folder.mkdir(parents=True, exist_ok=True)
         identity = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode()).hexdigest()
-        file = folder / "mlflow.json"
-        if fresh or read_json(file).get("identity", identity) != identity:
-            file.unlink(missing_ok=True)
-            if (folder / "metrics.jsonl").exists():
-                os.replace(folder / "metrics.jsonl", folder / "metrics.previous.jsonl")
-        name = f"{self.name}/{variant}/s{seed}"
+        outbox = Outbox(folder)
+        if fresh or outbox.read().get("identity", identity) != identity:
+            self._sender.drain()
+            outbox.forget()
+            for name in ("metrics", "system"):
+                if (file := folder / f"{name}.jsonl").exists():
+                    os.replace(file, folder / f"{name}.previous.jsonl")
         tags = {"variant": variant, "seed": str(seed)}
-        tracker = Tracker(folder, Run(self._link, file, name, tags, identity=identity, parent=self._run))
+        name = f"{self.name}/{variant}/s{seed}"
+        outbox.start(identity=identity, name=name, tags=tags, child=True, **_aim(self._sender.link))
+        self._runs.append(folder)
+        tracker = Tracker(folder, outbox, self._sender)
         _write_yaml(folder / "config.yaml", config)
-        tracker.params(config)
+        tracker.params({**config, "config": {"sha256": identity}})
         tracker.artifact(folder / "config.yaml")
         return tracker
 
     def artifact(self, path: Path) -> None:
         """Keep a file (the table, the report) with the parent run."""
-        if self._run is not None:
-            self._run.artifact(path)
+        if self._sender is not None:
+            self._outbox.artifact(path)
+            self._sender.post(self.folder)
 
     def close(self, status: str = "finished") -> None:
-        """End the parent run: ``finished``, ``failed`` or ``stopped``."""
-        if self._run is not None:
-            self._run.end(status)
-            update_status(self.folder, tracking_failures=self._link.failures)
+        """End the parent run: ``finished``, ``failed`` or ``stopped``; wait for MLflow as long as it answers."""
+        if self._sender is None:
+            return
+        self._outbox.end(status)
+        self._sender.post(self.folder)
+        if not self._sender.close():
+            log.warning("MLflow was not told everything yet; `anastyle sync %s` sends the rest.", self.folder)
+        for folder in self._runs:
+            update_status(folder, tracking_failures=self._sender.link.failures[folder])
 
     def __enter__(self) -> "Study":
         return self
@@ -101,15 +123,15 @@ class Study:
 class Tracker:
     """Where one run writes its numbers and pictures; a context manager."""
 
-    def __init__(self, folder: Path, run: "Run | None") -> None:
+    def __init__(self, folder: Path, outbox: Outbox | None = None, sender: Sender | None = None) -> None:
         self.folder = folder
-        self._run = run
         self._lines = JsonLines(folder / "metrics.jsonl")
         self._known: dict[str, set[int]] = {}
         self._flushed = time.monotonic()
-        if run is None:
+        self._outbox, self._sender = outbox, sender
+        if outbox is None or sender is None:
             return
-        self._failures = run.link.failures
+        self._system = SystemMetrics(folder) if sender.link.enabled else None
         self._lines.truncate()
         for line, _ in self._lines.read():
             self._news(line, line["step"])
@@ -132,38 +154,49 @@ class Tracker:
 
     def image(self, key: str, image: "Image", step: int = 0) -> None:
         """Keep a picture under ``images/`` and in MLflow, which lines runs up by ``key``; an equal one only once."""
-        if self._run is None:
+        if self._outbox is None:
             return
         key = "/".join(part for part in plain_name(key).split("/") if part.strip(". "))
         buffer = io.BytesIO()
         image.save(buffer, format="PNG")
         file = self.folder / "images" / f"{key}-{step}.png"
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(buffer.getvalue())
-        self._run.image(key, image, step, hashlib.sha256(buffer.getvalue()).hexdigest())
+        write_whole(file, buffer.getvalue())
+        self._outbox.image(key, step, file, hashlib.sha256(buffer.getvalue()).hexdigest())
+        self.flush()
 
     def params(self, values: dict) -> None:
         """Set parameters, nested ones under dotted names."""
-        if self._run is not None:
-            self._run.params(flatten(values))
+        if self._outbox is not None:
+            self._outbox.params(flatten(values))
+            self.flush()
+
+    def dataset(self, name: str, fingerprint: str, source: str, profile: dict[str, Any]) -> None:
+        """Name the data the run reads: its fingerprint, where it lies, and counts or other small facts about it."""
+        if self._outbox is not None:
+            self._outbox.dataset(name, fingerprint, source, profile)
+            self.flush()
 
     def artifact(self, path: Path) -> None:
         """Keep a file with the run."""
-        if self._run is not None:
-            self._run.artifact(path)
+        if self._outbox is not None:
+            self._outbox.artifact(path)
+            self.flush()
 
     def flush(self) -> None:
-        """Send MLflow what is new in ``metrics.jsonl``."""
-        if self._run is not None:
-            self._run.feed(self._lines)
+        """Have MLflow told what is new; does not wait for it."""
+        if self._sender is not None:
+            self._sender.post(self.folder)
         self._flushed = time.monotonic()
 
     def close(self, status: str = "finished") -> None:
         """End the run: ``finished``, ``failed`` or ``stopped``."""
-        if self._run is not None:
-            self.flush()
-            self._run.end(status)
-            update_status(self.folder, tracking_failures=self._run.link.failures - self._failures)
+        if self._outbox is None:
+            return
+        if self._system is not None:
+            self._system.stop()
+        self._outbox.end(status)
+        self.flush()
 
     def __enter__(self) -> "Tracker":
         return self
@@ -172,7 +205,7 @@ class Tracker:
         self.close(_ending(error))
 
     def _write(self, metrics: dict[str, float], step: int, milliseconds: int) -> None:
-        if self._run is not None and (news := self._news(metrics, step)):
+        if self._outbox is not None and (news := self._news(metrics, step)):
             self._lines.append({"step": step, "time": milliseconds, **news})
 
     def _news(self, metrics: dict[str, Any], step: int) -> dict[str, Any]:
@@ -189,7 +222,11 @@ class Silent(Tracker):
     """The tracker of every other rank: same interface, writes nothing."""
 
     def __init__(self, folder: Path) -> None:
-        super().__init__(folder, None)
+        super().__init__(folder)
+
+
+def _aim(link: Link) -> dict[str, Any]:
+    return {"experiment": link.experiment, "server": link.address if link.named else None}
 
 
 def _ending(error: BaseException | None) -> str:
@@ -200,4 +237,13 @@ def _ending(error: BaseException | None) -> str:
 
 
 def _write_yaml(path: Path, value: dict) -> None:
-    path.write_text(yaml.safe_dump(value, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    text = yaml.safe_dump(_without_passwords(value), sort_keys=False, allow_unicode=True)
+    path.write_text(text, encoding="utf-8")
+
+
+def _without_passwords(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _without_passwords(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_without_passwords(inner) for inner in value]
+    return without_password(value) if isinstance(value, str) else value
