@@ -13,7 +13,7 @@ LAUNCH := $(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_pr
 install: $(VENV)/installed
 
 # torch first: deepspeed is built against it
-$(VENV)/installed: pyproject.toml setup.cfg constraints.txt
+$(VENV)/installed: pyproject.toml setup.cfg framework/anastyle/tested.txt
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) torch setuptools wheel
 	$(PIP) --no-build-isolation --editable ".[deepspeed]"

@@ -14,6 +14,7 @@ from typing import Any
 from anastyle.config import load_yaml, parse_word, plain, read_section, read_typed, refuse, unreadable
 from anastyle.errors import ConfigError, did_you_mean
 from anastyle.merge import PARTS, SECTIONS, deep, merge, without_null_weights
+from anastyle.passwords import without_passwords
 from anastyle.registry import REGISTRIES
 from anastyle.settings import read_data
 from anastyle.stages.settings import schema
@@ -63,9 +64,9 @@ class Experiment:
         return self.folder / run.variant / f"seed-{run.seed}"
 
     def document(self) -> Config:
-        """Return the whole experiment as a plain dict, every default written out."""
+        """Return the whole experiment as a plain dict, every default written out, to be shown: without passwords."""
         head = {"name": self.name, "description": self.description, "output": str(self.output), "seeds": self.seeds}
-        return {**head, "variants": deepcopy(self.variants), "sweep": deepcopy(self.sweep)}
+        return without_passwords({**head, "variants": self.variants, "sweep": self.sweep})
 
 
 def read(path: str | Path, overrides: Sequence[str] = ()) -> Experiment:

@@ -1,8 +1,7 @@
-"""The way to MLflow, under a guard: what fails is counted, warned of once and left alone for a while."""
+"""The way to MLflow, under a guard: what fails is counted, and left alone for a while."""
 
 import logging
 import os
-import re
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -12,11 +11,12 @@ from typing import TYPE_CHECKING, TypeVar
 
 from filelock import FileLock, Timeout
 
+from anastyle.passwords import without_password
+
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 T = TypeVar("T")
-log = logging.getLogger("anastyle")
 
 RETRY_AFTER = 60.0  # seconds without a server after it failed
 SOON = 1.0  # seconds until the next look at a file that another process holds
@@ -42,7 +42,7 @@ def wake_mlflow() -> None:
 
 
 class Link:
-    """MLflow behind a guard: what fails is counted, warned of once, and left alone for a while.
+    """MLflow behind a guard: what fails is counted, and left alone for a while.
 
     Arguments:
         output: the folder all studies share; its ``mlflow.db`` is the default store.
@@ -116,15 +116,10 @@ class Link:
         return True
 
     def count(self, folder: Path, error: Exception) -> None:
-        """Count a failure; the first is told."""
+        """Count a failure, and keep the reason of the last."""
         self.failures[folder] += 1
         lines = f"{type(error).__name__}: {error}".splitlines()
         self.reason = without_password(lines[0])[:300]
-        if self.failures.total() == 1:
-            log.warning(
-                "MLflow at %s failed: %s\n  The run goes on: metrics.jsonl is complete, and `anastyle sync` or the "
-                "same command again sends what is missing.", self.address, self.reason,
-            )  # fmt: skip
 
     def _turn(self) -> AbstractContextManager[object]:
         """Take turns on a database file: two processes would both create its tables, or lock each other out."""
@@ -153,9 +148,3 @@ class Link:
         if found.lifecycle_stage == "deleted":
             client.restore_experiment(found.experiment_id)
         return client, found.experiment_id
-
-
-def without_password(text: str) -> str:
-    """Return a text whose URLs name no user and no password."""
-    text = re.sub(r"//[^/@\s]*@", "//", text)
-    return re.sub(r"([?&](?:\w*password|token|secret)=)[^&\s]*", r"\1***", text, flags=re.IGNORECASE)

@@ -12,7 +12,7 @@ from uuid import uuid4
 from filelock import FileLock
 
 from anastyle.jsonlines import read_json, write_json
-from anastyle.mlflow_link import without_password
+from anastyle.passwords import without_password
 
 LONGEST = 250  # characters of a parameter, MLflow's limit of old
 

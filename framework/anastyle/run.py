@@ -145,9 +145,13 @@ class Conductor:
                 except AnastyleError as error:
                     failures.append((run, error))
                     progress.note(f"{run.variant}/s{run.seed} failed: {error}")
+        except BaseException as error:
+            study.close("stopped" if isinstance(error, SystemExit | KeyboardInterrupt) else "failed")
+            raise
         finally:
             progress.close()
         if len(failures) == len(self.experiment.runs):
+            study.close("failed")
             raise failures[0][1]
         if is_main():
             failed = {(run.variant, run.seed) for run, _ in failures}
@@ -175,6 +179,9 @@ class Conductor:
         """Bring one run to its end."""
         folder = self.experiment.run_folder(run)
         tracker = study.run(run.variant, run.seed, run.config)
+        data = self.data(run)
+        counts = {split: data.manifest.count(split) for split in data.manifest.splits}
+        tracker.dataset(data.manifest.dataset or data.root.name, data.fingerprint, str(data.root), counts)
         plan = self.plan(run)
         reused = agreed([node.stage for node in plan.values() if node.done])
         if reused:

@@ -1,5 +1,6 @@
 """The thread that tells MLflow: nobody waits for it, and at the end only as long as MLflow answers."""
 
+import logging
 import threading
 import time
 from pathlib import Path
@@ -9,6 +10,8 @@ from anastyle.mlflow_runs import push
 
 PATIENCE = 1.0  # seconds without an answer of a server, over which nobody waits at the end
 LOCAL_PATIENCE = 60.0  # a file on this machine: its tables take a while, and other processes their turns
+
+log = logging.getLogger("anastyle")
 
 
 class Sender:
@@ -21,7 +24,7 @@ class Sender:
         self.link = link
         self._changed = threading.Condition()
         self._waiting: dict[Path, None] = {}
-        self._busy = self._closed = False
+        self._busy = self._closed = self._warned = False
         self._thread: threading.Thread | None = None
 
     def post(self, folder: Path) -> None:
@@ -60,11 +63,20 @@ class Sender:
     def _work(self) -> None:
         while (folder := self._next()) is not None:
             done = push(folder, self.link) is not None
+            self._warn()
             with self._changed:
                 self._busy = False
                 if not done:
                     self._waiting[folder] = None
                 self._changed.notify_all()
+
+    def _warn(self) -> None:
+        if self.link.failures and not self._warned:
+            self._warned = True
+            log.warning(
+                "MLflow at %s failed: %s\n  The run goes on: metrics.jsonl is complete, and `anastyle sync` or the "
+                "same command again sends what is missing.", self.link.address, self.link.reason,
+            )  # fmt: skip
 
     def _next(self) -> Path | None:
         with self._changed:

@@ -22,8 +22,9 @@ import yaml
 
 from anastyle.files import write_whole
 from anastyle.jsonlines import JsonLines, update_status
-from anastyle.mlflow_link import Link, wake_mlflow, without_password
+from anastyle.mlflow_link import Link, wake_mlflow
 from anastyle.outbox import Outbox, flatten, plain_name
+from anastyle.passwords import without_passwords
 from anastyle.sender import Sender
 from anastyle.system_metrics import SystemMetrics
 
@@ -237,13 +238,5 @@ def _ending(error: BaseException | None) -> str:
 
 
 def _write_yaml(path: Path, value: dict) -> None:
-    text = yaml.safe_dump(_without_passwords(value), sort_keys=False, allow_unicode=True)
+    text = yaml.safe_dump(without_passwords(value), sort_keys=False, allow_unicode=True)
     path.write_text(text, encoding="utf-8")
-
-
-def _without_passwords(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _without_passwords(inner) for name, inner in value.items()}
-    if isinstance(value, list):
-        return [_without_passwords(inner) for inner in value]
-    return without_password(value) if isinstance(value, str) else value

@@ -1,4 +1,4 @@
-"""The verbs that take finished runs: ``sample``, ``export`` and ``compare``. They wake torch only when called."""
+"""The verbs that take finished runs, and those that look after runs and machine; torch wakes only when called."""
 
 import argparse
 from collections.abc import Callable
@@ -39,6 +39,13 @@ def add_verbs(verbs: Any, add_verb: Callable[..., argparse.ArgumentParser]) -> N
     verb.add_argument(
         "--published", metavar="TABLE", action="append", default=[], help="a table of the paper to put under ours"
     )
+    verb = add_verb(verbs, "sync", sync, "tell MLflow what it was not told, after an outage or a kill")
+    places = "runs, studies, or the folder of studies (default: runs)"
+    verb.add_argument("places", metavar="RUN|STUDY|OUTPUT", nargs="*", default=["runs"], help=places)
+    verb = add_verb(verbs, "verify", verify, "hash again every sealed folder of runs, and the shards they read")
+    verb.add_argument("places", metavar="RUN|STUDY|OUTPUT", nargs="+", help="runs, studies, outputs, prepared sets")
+    verb = add_verb(verbs, "doctor", doctor, "is this machine fit: packages, GPU, memory, disks, MLflow; no network")
+    verb.add_argument("--output", metavar="DIR", default="runs", help="where runs are to go (default: runs)")
 
 
 def sample(args: Args) -> int:
@@ -77,3 +84,25 @@ def compare(args: Args) -> int:
     out = Path(args.out) if args.out else None
     print(compare_runs([Path(run) for run in args.runs], out, args.published))
     return 0
+
+
+def sync(args: Args) -> int:
+    """``anastyle sync [RUN|STUDY|OUTPUT ...]``."""
+    from anastyle.sync import sync as send
+
+    send([Path(place) for place in args.places], print)
+    return 0
+
+
+def verify(args: Args) -> int:
+    """``anastyle verify RUN|STUDY|OUTPUT ...``."""
+    from anastyle.verify import look
+
+    return look([Path(place) for place in args.places], print)
+
+
+def doctor(args: Args) -> int:
+    """``anastyle doctor [--output DIR]``."""
+    from anastyle.doctor import examine
+
+    return examine(Path(args.output), print)
