@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -21,6 +22,7 @@ T = TypeVar("T")
 RETRY_AFTER = 60.0  # seconds without a server after it failed
 SOON = 1.0  # seconds until the next look at a file that another process holds
 REFUSALS = {"INVALID_PARAMETER_VALUE", "BAD_REQUEST"}  # MLflow is there, and dislikes this one thing
+CORE = re.compile(r"\[Errno -?\d+\] [^'\")]+|[Rr]ead timed out")  # of what urllib3 says in three lines
 TELEMETRY = ("MLFLOW_DISABLE_TELEMETRY", "DO_NOT_TRACK")
 QUIET = {
     "MLFLOW_LOGGING_LEVEL": "WARNING",
@@ -39,6 +41,7 @@ def wake_mlflow() -> None:
     import mlflow  # noqa: F401
 
     logging.getLogger("alembic").setLevel(logging.WARNING)
+    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # what fails is said once, by us
 
 
 class Link:
@@ -88,9 +91,12 @@ class Link:
             with self._turn():
                 self._ready = self._ready or self._connect()
                 return call(*self._ready)
+        except Timeout:  # another process has the turn
+            self.pause(SOON)
+            return None
         except Exception as error:
             self.count(folder, error)
-            if "locked" in str(error) or isinstance(error, Timeout):
+            if "locked" in str(error):
                 self.pause(SOON)
             else:
                 self.outages += 1
@@ -118,8 +124,9 @@ class Link:
     def count(self, folder: Path, error: Exception) -> None:
         """Count a failure, and keep the reason of the last."""
         self.failures[folder] += 1
-        lines = f"{type(error).__name__}: {error}".splitlines()
-        self.reason = without_password(lines[0])[:300]
+        text = without_password(f"{type(error).__name__}: {error}".splitlines()[0])
+        core = CORE.search(text)
+        self.reason = core[0] if core else text[:300]
 
     def _turn(self) -> AbstractContextManager[object]:
         """Take turns on a database file: two processes would both create its tables, or lock each other out."""

@@ -10,10 +10,10 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 from anastyle.jsonlines import JsonLines, read_json, write_json
-from anastyle.mlflow_link import SOON, Link
+from anastyle.mlflow_link import Link
 from anastyle.outbox import LONGEST, Outbox, plain_name
 
 if TYPE_CHECKING:
@@ -29,18 +29,21 @@ LOCK = ".mlflow.lock"  # who holds it sends
 KEY_TAG = "anastyle.key"  # by which a run is found whose creation was not answered
 
 
-def push(folder: Path, link: Link) -> Counter[str] | None:
+def push(folder: Path, link: Link, *, patience: float = 0.0) -> Counter[str] | None:
     """Tell MLflow what a run's folder holds and it does not know yet.
+
+    Arguments:
+        patience: seconds to wait for another process that is sending.
 
     Returns:
         What was sent, counted; None if MLflow failed, or another process is sending.
     """
-    try:
-        with FileLock(folder / LOCK, timeout=0):
-            return link.attempt(folder, lambda client, experiment: _Told(folder, link, client, experiment).push())
-    except Timeout:
-        link.pause(SOON)
-        return None
+
+    def send(client: "MlflowClient", experiment: str) -> Counter[str]:
+        with FileLock(folder / LOCK, timeout=patience):
+            return _Told(folder, link, client, experiment).push()
+
+    return link.attempt(folder, send)
 
 
 class _Told:

@@ -11,6 +11,8 @@ from anastyle.mlflow_link import Link
 from anastyle.mlflow_runs import push
 from anastyle.outbox import Outbox
 
+PATIENCE = 60.0  # seconds to wait for another process that is sending
+
 
 def sync(places: Sequence[Path], say: Callable[[str], None]) -> None:
     """Send what is not yet sent, to ``MLFLOW_TRACKING_URI``, or else to where each run was going.
@@ -28,7 +30,7 @@ def sync(places: Sequence[Path], say: Callable[[str], None]) -> None:
     for folder in found(places):
         about = Outbox(folder).read()
         link = links.setdefault(*_link_of(folder, about))
-        sent = None if link.outages else push(folder, link)
+        sent = None if link.outages else push(folder, link, patience=PATIENCE)
         if sent is None and not link.outages:
             say(f"{about['name']}: left out, another process is sending or a file is locked")
         elif sent is None:

@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 USER = "anastyle"
+SCHEME = "postgresql+psycopg2"  # SQLAlchemy 2.1 reads plain "postgresql" as another driver, psycopg
 SPEED = {"fsync": "off", "synchronous_commit": "off", "shared_buffers": "16MB", "max_connections": "60"}
 
 
@@ -26,14 +27,14 @@ class PostgreSQL:
     """A server that can be stopped, killed and started again with what it holds.
 
     Attributes:
-        url: its database ``postgres``, with a user and a password: ``postgresql://...``.
+        url: its database ``postgres``, with a user and a password, for SQLAlchemy.
     """
 
     def __init__(self) -> None:
         self.programs = programs()
         self.folder = Path(tempfile.mkdtemp(prefix="anastyle-postgresql-"))
         self.port, self.password = free_port(), secrets.token_hex(8)
-        self.url = f"postgresql://{USER}:{self.password}@127.0.0.1:{self.port}/postgres"
+        self.url = f"{SCHEME}://{USER}:{self.password}@127.0.0.1:{self.port}/postgres"
         self._owner = unprivileged()
         if self._owner:
             shutil.chown(self.folder, *self._owner)
