@@ -7,7 +7,7 @@ machine without a network, where ``ANASTYLE_WEIGHTS`` names it.
 from pathlib import Path
 
 from anastyle.config import parse_word, section
-from anastyle.errors import ConfigError, MissingError, did_you_mean
+from anastyle.errors import ConfigError, DataError, MissingError, did_you_mean
 from anastyle.experiment import Experiment
 from anastyle.merge import PARTS
 from anastyle.registry import REGISTRIES
@@ -115,11 +115,22 @@ def safe_name(name: str) -> str:
 
 
 def convert(pickled: Path, safe: Path) -> None:
-    """Write the tensors of a pickle as safetensors; the reader takes tensors alone and runs nothing."""
+    """Write the tensors of a pickle as safetensors; the reader takes tensors alone and runs nothing.
+
+    Raises:
+        DataError: the pickle holds something else. It is removed.
+    """
     import torch
     from safetensors.torch import save_file
 
-    tensors = torch.load(pickled, map_location="cpu", weights_only=True)
+    try:
+        tensors = torch.load(pickled, map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever is in there, it is not tensors alone
+        pickled.unlink()
+        raise DataError(
+            f"{pickled}: a pickle that holds more than tensors, or is broken; it was removed, and nothing of it ran.\n"
+            "  Do not trust this model; take one whose weights are safetensors."
+        ) from error
     partial = safe.with_name(f".{safe.name}.partial")
     save_file({name: tensor.clone().contiguous() for name, tensor in tensors.items()}, partial, {"format": "pt"})
     partial.replace(safe)

@@ -18,6 +18,7 @@ from anastyle.errors import MissingError
 from anastyle.files import sha256_of
 
 HOME = "ANASTYLE_WEIGHTS"
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 BLOB = re.compile(r"[0-9a-f]{64}")  # the hub's cache names large files by their sha256
 
 
@@ -68,7 +69,15 @@ def how_to_get(checkpoint: Checkpoint, missing: list[str]) -> str:
         ]
     else:
         lines.append("  Check the path, or name a hub id, owner/name.")
+    if pickles := pickled(place(checkpoint)):
+        lines.append(f"  {', '.join(pickles[:2])} is a pickle, which can run code and is not read. Get safetensors.")
     return "\n".join(lines)
+
+
+def pickled(folder: Path | None) -> list[str]:
+    """Name the files of a folder, or of a pipeline's parts in it, that are pickles by their name."""
+    there = [] if folder is None or not folder.is_dir() else [*folder.glob("*"), *folder.glob("*/*")]
+    return sorted(file.relative_to(folder).as_posix() for file in there if file.suffix in PICKLES)  # type: ignore[arg-type]
 
 
 def is_id(path: str) -> bool:

@@ -32,6 +32,7 @@ SPLIT = re.compile(r"[a-z]{1,20}")
 UNLABELLED = "unlabelled"
 LOST = "records lost with damaged shards"  # a note
 IMAGE, MASK, TEXT = "image.png", "mask.png", "json"
+MOST_MEMBERS = 3 * SHARD_RECORDS
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,9 @@ def scan(path: Path) -> dict[str, dict[str, tuple[int, int]]]:
     index: dict[str, dict[str, tuple[int, int]]] = {}
     try:
         with tarfile.open(path, "r:") as tar:
-            for member in tar:
+            for number, member in enumerate(tar):
+                if number == MOST_MEMBERS:  # a tar can be crafted to go on for ever
+                    raise DataError(f"{path}: more than the {MOST_MEMBERS} members of a shard. Prepare the set again.")
                 key, _, part = member.name.partition(".")
                 if not member.isreg() or not KEY.fullmatch(key) or part not in (IMAGE, MASK, TEXT):
                     raise DataError(
