@@ -181,7 +181,7 @@ class Conductor:
         tracker = study.run(run.variant, run.seed, run.config)
         data = self.data(run)
         counts = {split: data.manifest.count(split) for split in data.manifest.splits}
-        tracker.dataset(data.manifest.dataset or data.root.name, data.fingerprint, str(data.root), counts)
+        tracker.dataset(data.manifest.dataset or data.root.name, data.fingerprint, str(data.root.resolve()), counts)
         plan = self.plan(run)
         reused = agreed([node.stage for node in plan.values() if node.done])
         if reused:

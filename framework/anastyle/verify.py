@@ -43,8 +43,8 @@ def look(places: Sequence[Path], say: Callable[[str], None]) -> int:
     for problem in [*notes, *problems]:
         say(problem)
     counted = Counter(piece.kind for piece in pieces)
-    counts = ", ".join(f"{counted[kind]} {name}" for kind, name in KINDS.items() if counted[kind])
-    say(f"{counts or 'nothing'} hashed again, {len(problems) or 'no'} problem{'' if len(problems) == 1 else 's'}")
+    counts = ", ".join(f"{name}: {counted[kind]}" for kind, name in KINDS.items() if counted[kind])
+    say(f"hashed again: {counts or 'nothing'}; {len(problems) or 'no'} problem{'' if len(problems) == 1 else 's'}")
     if problems:
         say("Delete what is damaged: the command that made it makes it anew.")
     return PROBLEMS if problems else 0
@@ -100,10 +100,14 @@ def _of_output(output: Path) -> Iterator[Piece]:
 def _of_run(run: Path) -> Iterator[Piece]:
     stages = read_json(run / "status.json").get("stages") or {}
     store = run.resolve().parents[2] / "store"
-    yield from (Piece("sealed", store / stage / Path(fingerprint).name) for stage, fingerprint in stages.items())
+    yield from (
+        Piece("sealed", store / Path(stage).name / Path(fingerprint).name) for stage, fingerprint in stages.items()
+    )
     read = Outbox(run).read().get("dataset")
     if read:
-        yield Piece("set", Path(read["source"]), read["digest"])
+        there = Path(read["source"])  # or beside the run, if both were moved
+        moved = run.resolve().parents[2] / "data" / there.name
+        yield Piece("set", there if there.is_dir() else moved, read["digest"])
 
 
 def _of_entry(card: Path) -> list[str]:

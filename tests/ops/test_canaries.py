@@ -85,6 +85,18 @@ def test_a_pickle_that_calls_itself_safetensors_is_refused(tmp_path, canary):
             KL(KL.Config(path=str(tmp_path)))
 
 
+def test_a_pickled_adapter_is_refused(tmp_path, canary):
+    from peft import LoraConfig
+
+    from anastyle_plugins.exports.adapter import load_peft
+
+    LoraConfig(target_modules=["0"]).save_pretrained(tmp_path)
+    (tmp_path / "adapter_model.bin").write_bytes(canary.torched())
+
+    with pytest.raises(DataError, match=r"adapter_model\.safetensors"):
+        load_peft(torch.nn.Sequential(torch.nn.Linear(2, 2)), tmp_path)
+
+
 def test_code_beside_the_weights_is_not_run(tmp_path, canary):
     from anastyle_plugins.embedders.bert import load
 

@@ -17,6 +17,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
 from anastyle.checkpoint import save_tensors
+from anastyle.errors import DataError
 
 PARTS = ("transformer", "unet")  # what pipelines call their networks
 PEFT_PREFIX = "base_model.model."
@@ -83,7 +84,13 @@ def plain_state(transformer: Any) -> dict[str, Tensor]:
 
 
 def load_peft(transformer: Any, folder: Path) -> Any:
-    """Return a transformer under the adapters of a ``peft`` folder."""
+    """Return a transformer under the adapters of a ``peft`` folder.
+
+    Raises:
+        DataError: its weights are not safetensors; peft would take a pickle instead.
+    """
+    if not (folder / PEFT_WEIGHTS).is_file():
+        raise DataError(f"{folder}: has no {PEFT_WEIGHTS}; adapters are read as safetensors only.")
     return PeftModel.from_pretrained(transformer, folder).base_model.model
 
 
