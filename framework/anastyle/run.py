@@ -4,6 +4,7 @@ A finished stage is found again by its fingerprint, so the variants of an ablati
 the same command after a stop goes on where it was.
 """
 
+import os
 import shutil
 import time
 
@@ -19,6 +20,7 @@ from anastyle.evaluation.study import finish_study, finished, summary
 from anastyle.experiment import Experiment, Run
 from anastyle.jsonlines import update_status, write_json
 from anastyle.locks import agreed, claimed, turn
+from anastyle.passwords import without_password
 from anastyle.plan import Node, nodes, weight, working
 from anastyle.progress import Progress
 from anastyle.signals import terminable
@@ -84,7 +86,9 @@ class Conductor:
         return [(node, sizes[node.fingerprint]) for node in left]
 
     def ui(self) -> str:
-        """Return the command that opens the MLflow pages."""
+        """Return where the MLflow pages are: a server, or the command that opens them on this machine."""
+        if server := os.environ.get("MLFLOW_TRACKING_URI"):
+            return without_password(server)
         return f"mlflow ui --backend-store-uri sqlite:///{self.experiment.output / 'mlflow.db'}"
 
     def outline(self) -> str:
