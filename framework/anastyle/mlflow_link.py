@@ -145,7 +145,8 @@ class Link:
         client = MlflowClient(self.server)
         found = self.ask(lambda: client.get_experiment_by_name(self.experiment))
         if found is None:
-            place = (self.output / "mlartifacts").as_uri() if self.local else None
+            serves = self.server.startswith(("http:", "https:"))  # a bare database would put files where we stand
+            place = None if serves else (self.output / "mlartifacts").as_uri()
             try:
                 return client, self.ask(lambda: client.create_experiment(self.experiment, artifact_location=place))
             except MlflowException as error:  # somebody else was faster

@@ -137,6 +137,7 @@ def test_a_database_named_by_its_password_leaves_none_behind(postgresql, tmp_pat
     client = client_of(store)
     child = run_named(client, "direct", "direct/full/s42")
     assert history(client, child, "train/loss") == [(1, 1.0)]
+    assert child.info.artifact_uri.startswith((tmp_path / "mlartifacts").as_uri())
     told = repr(child.to_dictionary()) + repr(run_named(client, "direct", "direct").to_dictionary())
     for secret in (postgresql.password, "hunter2", "swordfish"):
         assert secret not in told
