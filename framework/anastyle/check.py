@@ -12,6 +12,8 @@ from anastyle.errors import MissingError
 from anastyle.experiment import STAGES, Config, Experiment
 from anastyle.needs import gib, missing
 from anastyle.registry import REGISTRIES
+from anastyle.sweeps.settings import read_sweep
+from anastyle.sweeps.settings import summary as sweep_rows
 
 NEEDED = {  # what a stage cannot do without
     "autoencode": ("autoencoder",),
@@ -29,7 +31,19 @@ def check(experiment: Experiment) -> str:
     """
     refuse(wiring_problems(experiment), str(experiment.file))
     refuse(missing(experiment), str(experiment.file), MissingError)
-    return summary(experiment)
+    return summary(experiment) if experiment.sweep is None else f"{summary(experiment)}\n{sweep_summary(experiment)}"
+
+
+def sweep_summary(experiment: Experiment) -> str:
+    """Describe a sweep that can run.
+
+    Raises:
+        ConfigError: it cannot; all problems at once.
+    """
+    sweep, problems = read_sweep(experiment, lambda probe: [*wiring_problems(probe), *missing(probe)])
+    refuse(problems, str(experiment.file))
+    assert sweep is not None  # no problem, hence a sweep
+    return "\n".join(f"  {title:<8} {text}" for title, text in sweep_rows(sweep))
 
 
 def wiring_problems(experiment: Experiment) -> list[str]:

@@ -187,9 +187,28 @@ def run(args: Args) -> int:
     if args.check:
         say(summary)
         return 0
+    if experiment.sweep is not None:
+        words = " ".join([args.file, *args.words])
+        raise ConfigError(
+            f"{args.file}: asks for a sweep: anastyle sweep {words}\n  To run it once, as it is: sweep=null"
+        )
     from anastyle.run import run_experiment
 
     return run_experiment(experiment, fresh=args.fresh, dry_run=args.dry_run)
+
+
+def sweep(args: Args) -> int:
+    """``anastyle sweep FILE [a.b=c ...]``, and behind ``launch/sweep.py``."""
+    from anastyle.check import check
+    from anastyle.experiment import read
+
+    experiment = read(args.file, args.words)
+    if args.check:
+        say(check(experiment))
+        return 0
+    from anastyle.sweeps.sweep import run_sweep
+
+    return run_sweep(experiment, fresh=args.fresh, dry_run=args.dry_run)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -232,6 +251,10 @@ def build_parser() -> argparse.ArgumentParser:
     verb.add_argument("--dry-run", action="store_true", help="say what would be trained and what reused")
     verb.add_argument("--fresh", action="store_true", help="start over instead of continuing")
     verb.add_argument("--print-config", action="store_true", help="print the file, every default spelled out")
+    verb = add_file(add_verb(verbs, "sweep", sweep, "an experiment's sweep; the same command again adds a worker"))
+    verb.add_argument("--check", action="store_true", help="only check the file")
+    verb.add_argument("--dry-run", action="store_true", help="say how many trials have ended, and what they share")
+    verb.add_argument("--fresh", action="store_true", help="drop all trials and start over")
     add_verbs(verbs, add_verb)
     return parser
 

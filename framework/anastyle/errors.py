@@ -50,6 +50,10 @@ class GateError(AnastyleError):
     exit_code = 6
 
 
+class Pruned(Exception):  # noqa: N818  # an ending, no error
+    """A trial of a sweep was ended early, because others were better. No fault."""
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return `` Did you mean 'x'?`` for the closest known word, or nothing."""
     near = get_close_matches(word, list(known), n=1, cutoff=0.6)

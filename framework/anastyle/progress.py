@@ -51,8 +51,10 @@ class Stage:
 class Progress:
     """The bar of a study. Only rank 0 shows anything."""
 
-    def __init__(self, total_steps: int, *, stream: TextIO | None = None, enabled: bool | None = None) -> None:
-        self.total = total_steps
+    def __init__(
+        self, total_steps: int, *, stream: TextIO | None = None, enabled: bool | None = None, whole: str = "study"
+    ) -> None:
+        self.total, self._whole = total_steps, whole
         self.done = 0
         self._worked = 0  # steps done by this process
         self._started: float | None = None
@@ -124,7 +126,7 @@ class Progress:
         elif now or time.monotonic() - self._shown >= LINE_EVERY:
             self._shown = time.monotonic()
             share = 100 * self.done / self.total if self.total else 100
-            self.note(f"{stage.title} {where}, study {share:.0f} %{rate}{left}")
+            self.note(f"{stage.title} {where}, {self._whole} {share:.0f} %{rate}{left}")
 
 
 def _clock(seconds: float) -> str:

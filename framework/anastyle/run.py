@@ -15,7 +15,7 @@ from anastyle.data.prepare import prepared
 from anastyle.data.split import PreparedSet
 from anastyle.devices import together, use_all_cores
 from anastyle.environment import environment
-from anastyle.errors import AnastyleError, LostError
+from anastyle.errors import AnastyleError, LostError, Pruned
 from anastyle.evaluation.study import finish_study, finished, summary
 from anastyle.experiment import Experiment, Run
 from anastyle.jsonlines import update_status, write_json
@@ -197,9 +197,10 @@ class Conductor:
             for node in plan.values():
                 self.stage(node, work, tracker, progress)
         except BaseException as error:
-            ending = "stopped" if isinstance(error, SystemExit | KeyboardInterrupt) else "failed"
-            tracker.close(ending)
+            stopped = isinstance(error, SystemExit | KeyboardInterrupt | Pruned)
+            tracker.close("stopped" if stopped else "failed")
             if is_main():
+                ending = "pruned" if isinstance(error, Pruned) else "stopped" if stopped else "failed"
                 update_status(folder, status=ending, reason=str(error))
             raise
         if is_main():

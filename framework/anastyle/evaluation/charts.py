@@ -135,16 +135,27 @@ def height_of(values: NDArray[Any], span: tuple[float, float], *, logarithmic: b
 
 def axes(span_x: tuple[float, float], span_y: tuple[float, float], *, logarithmic: bool) -> str:
     """Return grid lines and their numbers."""
+    width = (WIDTH - LEFT - RIGHT) / (span_x[1] - span_x[0])
+    places = [(LEFT + (step - span_x[0]) * width, plain(step)) for step in ticks(*span_x, count=4)]
+    return levels(span_y, logarithmic=logarithmic) + below(places)
+
+
+def levels(span: tuple[float, float], *, logarithmic: bool) -> str:
+    """Return horizontal grid lines and their numbers."""
     parts = []
-    levels = decades(*span_y) if logarithmic else ticks(*span_y, count=4)
-    for level in levels:
-        y = float(height_of(np.asarray(level), span_y, logarithmic=logarithmic))
+    for level in decades(*span) if logarithmic else ticks(*span, count=4):
+        y = float(height_of(np.asarray(level), span, logarithmic=logarithmic))
         parts.append(f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}" class="grid"/>')
         parts.append(f'<text x="{LEFT - 6}" y="{y + 3.5:.1f}" text-anchor="end">{plain(level)}</text>')
-    for step in ticks(*span_x, count=4):
-        x = LEFT + (step - span_x[0]) / (span_x[1] - span_x[0]) * (WIDTH - LEFT - RIGHT)
+    return "".join(parts)
+
+
+def below(places: Sequence[tuple[float, str]]) -> str:
+    """Return words under a plot, each at its place from the left."""
+    parts = []
+    for x, word in places:
         anchor = "end" if x > WIDTH - RIGHT - 8 else "middle"
-        parts.append(f'<text x="{x:.1f}" y="{HEIGHT - 8}" text-anchor="{anchor}">{plain(step)}</text>')
+        parts.append(f'<text x="{x:.1f}" y="{HEIGHT - 8}" text-anchor="{anchor}">{escape(word)}</text>')
     return "".join(parts)
 
 

@@ -46,7 +46,6 @@ def write_report(report: StudyReport, folder: Path) -> Path:
 
 def page(report: StudyReport) -> str:
     """Return the page."""
-    style = resources.files("anastyle.evaluation").joinpath("templates/report.css").read_text(encoding="utf-8")
     sections = [
         results(report),
         factors(report),
@@ -60,13 +59,19 @@ def page(report: StudyReport) -> str:
         scatters(report),
         fine_print(report),
     ]
+    return document(report.name, report.description, "Anastyle study", "".join(sections))
+
+
+def document(name: str, description: str, kind: str, body: str) -> str:
+    """Return a page of HTML around its sections."""
+    style = resources.files("anastyle.evaluation").joinpath("templates/report.css").read_text(encoding="utf-8")
     return (
         f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(report.name)} · Anastyle</title>\n<style>\n{style}</style>\n</head>\n<body>\n"
-        f'<header><p class="kicker">Anastyle study</p><h1>{escape(report.name)}</h1>'
-        f"<p>{escape(report.description)}</p></header>\n"
-        f"<main>\n{''.join(sections)}</main>\n"
+        f"<title>{escape(name)} · Anastyle</title>\n<style>\n{style}</style>\n</head>\n<body>\n"
+        f'<header><p class="kicker">{escape(kind)}</p><h1>{escape(name)}</h1>'
+        f"<p>{escape(description)}</p></header>\n"
+        f"<main>\n{body}</main>\n"
         "<footer><strong>Not for clinical use.</strong> Images on this page are synthetic unless they are called real; "
         "none of them may inform a diagnosis.</footer>\n</body>\n</html>\n"
     )
@@ -107,11 +112,11 @@ def as_html(table: Table) -> str:
     return framed(heads, lines, bound_lines(table))
 
 
-def framed(heads: str, lines: Sequence[str], bounds: Sequence[str], kind: str = "") -> str:
+def framed(heads: str, lines: Sequence[str], bounds: Sequence[str], kind: str = "", first: str = "variant") -> str:
     """Return a table of finished lines."""
     under = f'<tbody class="bounds">{"".join(bounds)}</tbody>' if bounds else ""
     return (
-        f'<div class="scroll"><table class="{kind}"><thead><tr><th scope="col">variant</th>{heads}</tr></thead>'
+        f'<div class="scroll"><table class="{kind}"><thead><tr><th scope="col">{first}</th>{heads}</tr></thead>'
         f"<tbody>{''.join(lines)}</tbody>{under}</table></div>"
     )
 
