@@ -97,19 +97,25 @@ def read_space(mapping: Any, kinds: Mapping[str, type]) -> tuple[list[Parameter]
     return found, problems
 
 
-def flat(mapping: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return what a space says by dotted path; ``{backbone: {lora_rank: ...}}`` is ``backbone.lora_rank``."""
+def flat(mapping: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a space says by dotted path; ``{backbone: {lora_rank: ...}}`` is ``backbone.lora_rank``.
+
+    What is said twice of an option, in the file and on the command line, is one; what is null is left out.
+    """
+    return {path: value for path, value in _flat(mapping, "").items() if value is not None}
+
+
+def _flat(mapping: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, value in mapping.items():
         path = f"{prefix}{key}"
-        group = (
-            isinstance(value, Mapping) and value and all(isinstance(inner, Mapping | None) for inner in value.values())
-        )
-        if group and not set(value) & {*CHOICE, *RANGE}:
-            found |= flat(value, f"{path}.")
+        group = isinstance(value, Mapping) and value and not set(value) & {*CHOICE, *RANGE}
+        if group and all(isinstance(inner, Mapping | None) for inner in value.values()):
+            for inner, said in _flat(value, f"{path}.").items():
+                found[inner] = {**found[inner], **said} if _two_halves(found.get(inner), said) else said
         else:
-            found[path] = {**found[path], **value} if _two_halves(found.get(path), value) else value
-    return {path: value for path, value in found.items() if value is not None}
+            found[path] = value
+    return found
 
 
 def _two_halves(one: Any, other: Any) -> bool:
