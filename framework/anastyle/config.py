@@ -202,3 +202,10 @@ def refuse(problems: list[str], heading: str = "", error: type[AnastyleError] = 
         raise error(prefix + problems[0])
     first_lines = [problem.splitlines()[0] for problem in problems]
     raise error(f"{prefix}{len(problems)} problems\n{listing(first_lines)}")
+
+
+def refuse_below(settings: Any, **least: float) -> None:
+    """Raise ConfigError for the first option that is below its least value."""
+    for option, bound in least.items():
+        if getattr(settings, option) < bound:
+            raise ConfigError(f"{option}={getattr(settings, option)}: must be at least {bound}.")

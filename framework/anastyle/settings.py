@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
-from anastyle.config import plain, read_section, read_typed
+from anastyle.config import plain, read_section, read_typed, refuse_below
 from anastyle.data.captions import BUILT_IN, NAME
 from anastyle.errors import ConfigError
 from anastyle.interfaces import Captioner
@@ -91,13 +91,6 @@ class EvaluateSettings:
         )
         if self.captioner and CAPTIONERS.get(self.captioner).attributes is Captioner.attributes:
             raise ConfigError(f"captioner={self.captioner}: tells no attributes. Choose another, template say.")
-
-
-def refuse_below(settings: Any, **least: float) -> None:
-    """Raise ConfigError for the first option that is below its least value."""
-    for option, bound in least.items():
-        if getattr(settings, option) < bound:
-            raise ConfigError(f"{option}={getattr(settings, option)}: must be at least {bound}.")
 
 
 class Data(NamedTuple):

@@ -20,7 +20,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from anastyle.errors import ConfigError, MissingError, listing
 from anastyle.jsonlines import write_json
 from anastyle.sweeps.methods import Method
-from anastyle.sweeps.settings import Sweep
+from anastyle.sweeps.records import Sweep
 from anastyle.sweeps.space import Choice, Parameter, Scalar, applies, grid, in_order
 from anastyle.sweeps.storage import FAILURES, Say, Storage, reason
 from anastyle.sweeps.workers import Watch, beating, name

@@ -3,9 +3,8 @@
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
-from anastyle.config import read_typed
+from anastyle.config import read_typed, refuse_below
 from anastyle.errors import ConfigError, did_you_mean
-from anastyle.settings import refuse_below
 
 
 @dataclass

@@ -11,7 +11,7 @@ from anastyle.errors import Pruned
 from anastyle.jsonlines import JsonLines
 from anastyle.locks import agreed
 from anastyle.progress import Progress, Stage
-from anastyle.sweeps.settings import PRUNED
+from anastyle.sweeps.records import PRUNED
 from anastyle.tracking import is_main
 
 Report = Callable[[int, float], bool]

@@ -23,7 +23,7 @@ from anastyle.jsonlines import read_json, write_json
 from anastyle.merge import SECTIONS
 from anastyle.sweeps.book import BUSY, variant
 from anastyle.sweeps.charts import Drawing, Point, bars, draw
-from anastyle.sweeps.settings import PRUNED, Sweep
+from anastyle.sweeps.records import PRUNED, Sweep
 from anastyle.sweeps.space import Choice, Parameter, word, words
 
 ENDINGS = {

@@ -12,7 +12,7 @@ sweep:
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib.util import find_spec
 from typing import Any
 from urllib.parse import urlsplit
@@ -26,6 +26,7 @@ from anastyle.evaluation.values import COST
 from anastyle.experiment import Experiment, read
 from anastyle.passwords import without_password
 from anastyle.sweeps.methods import PRUNERS, SAMPLERS, Method, read_method
+from anastyle.sweeps.records import PRUNED, Sweep
 from anastyle.sweeps.space import Choice, Parameter, grid, read_space, size, words
 
 KEYS = ("trials", "objective", "sampler", "pruner", "space", "storage")
@@ -34,24 +35,9 @@ METRICS = (*KNOWN, *(COST + name for name in COSTS))
 GROUPS = tuple(dict.fromkeys((FACTOR, FAITHFUL, *CONTROL, UTILITY)))
 SCHEMES = ("postgresql", "sqlite")
 MOST_POINTS = 10_000  # of a grid
-PRUNED = "diffuse"  # the stage whose loss a pruner compares
 
 
 Look = Callable[[Experiment], list[str]]
-
-
-@dataclass(frozen=True)
-class Sweep:
-    """A ``sweep`` section, read."""
-
-    trials: int
-    objective: dict[str, str]
-    """Metric of the table -> ``minimize`` or ``maximize``."""
-    sampler: Method
-    pruner: Method | None
-    space: list[Parameter]
-    storage: str | None
-    """None: a journal in the study's folder."""
 
 
 def read_sweep(experiment: Experiment, look: Look | None = None) -> tuple[Sweep | None, list[str]]:

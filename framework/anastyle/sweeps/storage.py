@@ -11,6 +11,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
@@ -84,8 +85,9 @@ class Storage:
             self.file.parent.mkdir(parents=True, exist_ok=True)
             self._only_worker()
             options["connect_args"] = {"timeout": BUSY}
-        self.engine = sqlalchemy.create_engine(self.address, poolclass=sqlalchemy.NullPool)
-        return RDBStorage(self.address, engine_kwargs=options)
+        address = with_driver(self.address)
+        self.engine = sqlalchemy.create_engine(address, poolclass=sqlalchemy.NullPool)
+        return RDBStorage(address, engine_kwargs=options)
 
     def _only_worker(self) -> None:
         self._alone = self._alone or FileLock(f"{self.file}.worker.lock")
@@ -158,6 +160,15 @@ class Storage:
         if self.file is not None and self.address is not None:
             places.insert(0, self.file)
         return next((found for place in places if (found := holder(place))), "")
+
+
+def with_driver(address: str) -> str:
+    """Return an address of PostgreSQL that names the driver that is installed; any other as it is."""
+    url = make_url(address)
+    if url.drivername != "postgresql":
+        return address
+    driver = "psycopg" if find_spec("psycopg") else "psycopg2"
+    return url.set(drivername=f"postgresql+{driver}").render_as_string(hide_password=False)
 
 
 def _inode(file: Path) -> int | None:

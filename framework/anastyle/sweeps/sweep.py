@@ -34,8 +34,9 @@ from anastyle.stages import PLANS
 from anastyle.stages.settings import schema
 from anastyle.sweeps.book import Book, Taken, every, variant
 from anastyle.sweeps.pruning import Pruning
+from anastyle.sweeps.records import PRUNED, Sweep
 from anastyle.sweeps.report import finish_sweep, finished, progress_line, summary
-from anastyle.sweeps.settings import PRUNED, Sweep, read_sweep, trial_experiment
+from anastyle.sweeps.settings import read_sweep, trial_experiment
 from anastyle.tracking import Study, is_main
 
 LOOK_AGAIN = 5.0  # seconds between two looks at what other workers are doing
