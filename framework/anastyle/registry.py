@@ -7,7 +7,9 @@ entry point: ``[project.entry-points."anastyle.plugins"] mylab = "mylab_plugins"
 import importlib
 import importlib.util
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,8 +23,13 @@ BUILT_IN = "anastyle_plugins"
 
 def packages() -> list[str]:
     """Name the packages that hold plugins, the built-in one first."""
-    announced = sorted({point.value for point in entry_points(group=GROUP)} - {BUILT_IN})
-    return [BUILT_IN, *announced]
+    return [BUILT_IN, *_announced(entry_points, tuple(sys.path))]
+
+
+@cache
+def _announced(find: Callable[..., Any], path: tuple[str, ...]) -> list[str]:
+    """Name the packages that others announce; what is installed is read once, for it takes a while."""
+    return sorted({point.value for point in find(group=GROUP)} - {BUILT_IN})
 
 
 def package_folder(package: str) -> Path:
