@@ -18,8 +18,8 @@ TINY: dict[str, Any] = {
     "only": "no_disentanglement",
     "data": {"train": 32, "test": 32},
     "stages": {
-        "disentangle": None,
-        "align": None,
+        "disentangle": {"steps": 2, "batch_size": 8},
+        "align": {"steps": 2, "batch_size": 8},
         "diffuse": {"steps": 4, "batch_size": 4, "log_every": 1},
         "generate": {"images": 16, "steps": 1, "grid": 4, "swaps": 0},
         "evaluate": {"judge_steps": 2, "domain_steps": 2, "bootstrap": 0, "memorisation": False},

@@ -7,7 +7,7 @@ trials than were asked for.
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -170,7 +170,7 @@ class Book:
 
     def give_back(self, taken: Taken) -> None:
         """Put a trial back in the queue, for the same command to take it up."""
-        with self.place.locked():
+        with suppress(*FAILURES), self.place.locked():  # or who finds this worker gone puts it back
             trial = self.storage.get_trial(taken.trial._trial_id)
             if trial.state == TrialState.RUNNING and self._mine(trial):
                 self._mark(trial, worker=None)

@@ -63,6 +63,8 @@ def read_sweep(experiment: Experiment, look: Look | None = None) -> tuple[Sweep 
         pruner, found = read_method(PRUNERS, mapping["pruner"], "sweep.pruner")
         problems += found
     objective = mapping.get("objective")
+    if isinstance(objective, Mapping):  # one of the file's is dropped by null
+        objective = {metric: how for metric, how in objective.items() if how is not None}
     problems += _objective_problems(objective) + _storage_problems(mapping.get("storage"))
     if sampler is not None and sampler.options.seed is None:
         sampler = Method(sampler.name, replace(sampler.options, seed=experiment.seeds[0]))

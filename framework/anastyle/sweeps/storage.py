@@ -116,6 +116,7 @@ class Storage:
     def _advisory(self) -> Iterator[None]:
         key = int.from_bytes(hashlib.sha256(self.name.encode()).digest()[:8], "big", signed=True)
         with self.engine.begin() as connection:  # the lock ends with the transaction, and that with its worker
+            connection.execute(sqlalchemy.text(f"set local lock_timeout = '{LOCK_PATIENCE:.0f}s'"))
             connection.execute(sqlalchemy.text("select pg_advisory_xact_lock(:key)"), {"key": key})
             yield
 
