@@ -91,11 +91,14 @@ class Book:
                 f"{self.place.where}: holds no study '{self.name}', though trials of it were run in {self.folder}.\n"
                 "  Put the storage back, or start over: --fresh (finished stages are found again)."
             )
-        directions: list[Any] = list(self.sweep.objective.values())
-        study = optuna.create_study(
-            storage=self.storage, study_name=self.name, directions=directions, load_if_exists=True,
-            pruner=pruner(self.sweep.pruner, self.steps),
-        )  # fmt: skip
+        chosen = pruner(self.sweep.pruner, self.steps)
+        if self.name in known:
+            study = optuna.load_study(study_name=self.name, storage=self.storage, pruner=chosen)
+        else:
+            directions: list[Any] = list(self.sweep.objective.values())
+            study = optuna.create_study(
+                study_name=self.name, storage=self.storage, pruner=chosen, directions=directions
+            )
         before = study.user_attrs.get("about")
         if about is None:
             return study
