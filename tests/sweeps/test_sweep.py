@@ -210,7 +210,8 @@ def training(file: Path) -> list[Path]:
     return list((file.parent / "runs" / "store").glob("diffuse/*.work/metrics.jsonl"))
 
 
-@pytest.mark.parametrize("kept", ["journal", pytest.param("postgresql", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kept", ["journal", "postgresql"])
 def test_two_workers_train_and_one_is_killed(kept, tmp_path, request):
     address = None if kept == "journal" else request.getfixturevalue("postgresql").database(f"s{os.urandom(4).hex()}")
     file = write(tmp_path, trials=3, storage=address)
@@ -229,7 +230,10 @@ def test_two_workers_train_and_one_is_killed(kept, tmp_path, request):
     assert len(list((tmp_path / "runs" / "store" / "evaluate").iterdir())) == 3, "no trial was trained twice"
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+INTERRUPT = pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), INTERRUPT])
 def test_a_worker_that_is_told_to_stop_gives_its_trial_back(number, code, tmp_path):
     file = write(tmp_path, trials=1)
     words = ["stages.diffuse.steps=4000"]
