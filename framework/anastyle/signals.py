@@ -1,4 +1,4 @@
-"""SIGTERM, SIGINT and the end of the launcher as a wish, granted at the next step; SIGTERM elsewhere, as an exception."""
+"""SIGTERM, SIGINT and the end of the launcher as a wish, granted at the next step; elsewhere, as an exception."""
 
 import ctypes
 import os
