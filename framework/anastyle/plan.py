@@ -64,8 +64,9 @@ def active(run: Run) -> list[str]:
     """Return the stages a run goes through; what nothing reads is not trained. ``check`` has seen that they fit."""
     aligner, _ = section(REGISTRIES["aligner"], run.config["aligner"], "aligner")
     unread = () if aligner.trained else ("disentangle", "align")
-    autoencoder, options = section(REGISTRIES["autoencoder"], run.config["autoencoder"], "autoencoder")
-    unread += () if autoencoder.trains(options) else ("autoencode",)
+    if (chosen := run.config["autoencoder"]) is not None:
+        autoencoder, options = section(REGISTRIES["autoencoder"], chosen, "autoencoder")
+        unread += () if autoencoder.trains(options) else ("autoencode",)
     return [stage for stage in STAGES if run.config["stages"].get(stage) is not None and stage not in unread]
 
 
