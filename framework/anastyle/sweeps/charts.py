@@ -44,6 +44,8 @@ class Drawing:
     names: Sequence[str] = field(default_factory=list)
     """Of the places 0, 1, ... on the x axis, where these are no numbers."""
     log_x: bool = False
+    share: bool = False
+    """Whether heights are of something that ends at 0 or 100 %, and never logarithmic."""
 
 
 def draw(drawing: Drawing) -> str:
@@ -52,7 +54,7 @@ def draw(drawing: Drawing) -> str:
     if not known:
         return ""
     heights = np.asarray([point.y for point in known])
-    log_y = bool(heights.min() > 0 and heights.max() / heights.min() > SPREAD)
+    log_y = not drawing.share and bool(heights.min() > 0 and heights.max() / heights.min() > SPREAD)
     span_y = padded(heights, logarithmic=log_y)
     span_x = _span(drawing, known)
     parts = [_axes(drawing, span_x, span_y, log_y)]

@@ -2,7 +2,9 @@
 
 import csv
 import math
+import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from html import escape
 from io import StringIO
 from pathlib import Path
@@ -236,6 +238,10 @@ def _scaled(trial: FrozenTrial, sweep: Sweep, metric: str) -> float:
     return trial.values[list(sweep.objective).index(metric)] * column(metric).scale
 
 
+def _share(metric: str) -> bool:
+    return not column(metric).lower_is_better
+
+
 def history(finished: list[FrozenTrial], sweep: Sweep, metric: str) -> str:
     """Return every trial's value, and the best so far."""
     better = min if sweep.objective[metric] == "minimize" else max
@@ -245,7 +251,7 @@ def history(finished: list[FrozenTrial], sweep: Sweep, metric: str) -> str:
         held = better(value, line[-1][1]) if line else value
         line += [*([(float(trial.number), line[-1][1])] if line else []), (float(trial.number), held)]
         points.append(Point(trial.number, value, f"{variant(trial.number)}: {value:.4g}", held == value))
-    return draw(Drawing(_title(metric), "trials; the line is the best so far", points, line))
+    return draw(Drawing(_title(metric), "trials; the line is the best so far", points, line, share=_share(metric)))
 
 
 def fronts(finished: list[FrozenTrial], sweep: Sweep) -> list[str]:
@@ -257,7 +263,7 @@ def fronts(finished: list[FrozenTrial], sweep: Sweep) -> list[str]:
     for across, up in pairs:
         points = [Point(_scaled(trial, sweep, across), _scaled(trial, sweep, up), variant(trial.number),
                         trial.number in marked) for trial in finished]  # fmt: skip
-        drawings.append(draw(Drawing(_title(up), _title(across), points)))
+        drawings.append(draw(Drawing(_title(up), _title(across), points, share=_share(up))))
     return drawings
 
 
@@ -266,15 +272,13 @@ def importances(study: optuna.Study, sweep: Sweep, finished: list[FrozenTrial]) 
     if len(finished) < FEWEST:
         return ""
     figures = []
-    for at, metric in enumerate(sweep.objective):
-        try:
-            found = get_param_importances(
-                study, target=None if len(sweep.objective) == 1 else lambda t, at=at: t.values[at]
-            )
-        except (ValueError, RuntimeError):  # nothing varies
-            continue
-        if found and all(map(math.isfinite, found.values())):
-            figures.append(f"<figure><h3>{escape(_title(metric))}</h3>{bars(found)}</figure>")
+    for at, (metric, how) in enumerate(sweep.objective.items()):
+        sign = 1 if how == "minimize" else -1  # what is measured is what matters for low values
+        with warnings.catch_warnings(), suppress(ValueError, RuntimeError):  # nothing varies
+            warnings.simplefilter("ignore")
+            found = get_param_importances(study, target=lambda trial, at=at, sign=sign: sign * trial.values[at])
+            if found and all(map(math.isfinite, found.values())):
+                figures.append(f"<figure><h3>{escape(_title(metric))}</h3>{bars(found)}</figure>")
     lead = f"PED-ANOVA (Watanabe 2023) over {len(finished)} finished trials; few trials tell little."
     return section("What matters", plots(figures) if figures else "", lead)
 
@@ -296,7 +300,7 @@ def _slice(finished: list[FrozenTrial], sweep: Sweep, one: Parameter, metric: st
     points = [Point(place(trial), _scaled(trial, sweep, metric), variant(trial.number), trial.number in marked)
               for trial in having]  # fmt: skip
     log_x = not isinstance(one, Choice) and one.log
-    return draw(Drawing(_title(metric), one.path, points, names=names, log_x=log_x))
+    return draw(Drawing(_title(metric), one.path, points, names=names, log_x=log_x, share=_share(metric)))
 
 
 def losses(trials: list[FrozenTrial], sweep: Sweep) -> str:
@@ -307,7 +311,8 @@ def losses(trials: list[FrozenTrial], sweep: Sweep) -> str:
     shown = [trial for trial in trials if trial.intermediate_values]
     curves = []
     for trial in shown:
-        steps, values = zip(*sorted(trial.intermediate_values.items()), strict=True)
+        told = sorted(trial.intermediate_values.items())
+        steps, values = zip(*(told * 2 if len(told) == 1 else told), strict=True)  # a line of one point is drawn as one
         curves.append(Curve(PRUNED, variant(trial.number), steps, [sign * value for value in values]))
     colours = {curve.variant: 0 if trial.state == TrialState.COMPLETE else 1 for curve, trial in zip(curves, shown)}
     plot = curve_plot(PRUNED, curves, colours) if curves else ""

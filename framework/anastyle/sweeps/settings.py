@@ -54,7 +54,7 @@ def read_sweep(experiment: Experiment, look: Look | None = None) -> tuple[Sweep 
         if key not in KEYS
     ]
     config = next(iter(experiment.variants.values()))
-    space, found = read_space(mapping.get("space"), _kinds(config))
+    space, found = read_space(mapping.get("space"), {path: type(value) for path, value in leaves(config).items()})
     problems += found
     sampler, found = read_method(SAMPLERS, mapping.get("sampler") or {"name": "tpe"}, "sweep.sampler")
     problems += found
@@ -77,10 +77,11 @@ def read_sweep(experiment: Experiment, look: Look | None = None) -> tuple[Sweep 
     return sweep, [*_misfits(experiment, sweep, config), *tried]
 
 
-def _kinds(config: Mapping[str, Any], prefix: str = "") -> dict[str, type]:
-    found: dict[str, type] = {}
+def leaves(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return the options of a spelled-out experiment by their dotted paths."""
+    found: dict[str, Any] = {}
     for key, value in config.items():
-        found |= _kinds(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": type(value)}
+        found |= leaves(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
     return found
 
 

@@ -25,7 +25,6 @@ from anastyle.evaluation.measure import values_of
 from anastyle.experiment import Experiment, Run
 from anastyle.jsonlines import write_json
 from anastyle.locks import agreed, alone, turn
-from anastyle.outbox import flatten
 from anastyle.plan import CADENCE, active, weight, working
 from anastyle.progress import Progress
 from anastyle.run import Conductor
@@ -36,7 +35,7 @@ from anastyle.sweeps.book import Book, Taken, every, variant
 from anastyle.sweeps.pruning import Pruning
 from anastyle.sweeps.records import PRUNED, Sweep
 from anastyle.sweeps.report import finish_sweep, finished, progress_line, summary
-from anastyle.sweeps.settings import read_sweep, trial_experiment
+from anastyle.sweeps.settings import leaves, read_sweep, trial_experiment
 from anastyle.tracking import Study, is_main
 
 LOOK_AGAIN = 5.0  # seconds between two looks at what other workers are doing
@@ -86,8 +85,8 @@ class Worker:
     def book(self) -> Book:
         """The trials; for the first rank alone."""
         if self._book is None:
-            config = flatten(self.base.config)
-            about = {path: value for path, value in config.items() if not path.endswith(CADENCE)}
+            config = leaves(self.base.config)
+            about = {path: str(value) for path, value in config.items() if not path.endswith(CADENCE)}
             about |= {"seeds": str(self.experiment.seeds)}
             about |= {f"sweep.objective.{metric}": how for metric, how in self.sweep.objective.items()}
             about |= {f"sweep.space.{one.path}": str(one) for one in self.sweep.space}
