@@ -31,7 +31,7 @@ def address(request: pytest.FixtureRequest) -> str | None:
     if request.param == "journal":
         return None
     server: PostgreSQL = request.getfixturevalue("postgresql")
-    return server.database(f"sweep_{os.urandom(4).hex()}")
+    return server.database(f"sweep_{os.urandom(4).hex()}").replace("+psycopg2", "")  # as one would write it
 
 
 def start(folder: Path, address: str | None, trials: int, pause: float = 0.0, hang_at: int = -1) -> subprocess.Popen:

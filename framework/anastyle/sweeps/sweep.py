@@ -147,6 +147,15 @@ class Worker:
             return 0
         self.agree(lambda: say(self.sharing()))
         study = self.open_study()
+        try:
+            self.take_all(study)
+        except BaseException as error:
+            study.close("stopped" if isinstance(error, SystemExit | KeyboardInterrupt) else "failed")
+            raise
+        return self.finish(study)
+
+    def take_all(self, study: Study) -> None:
+        """Attempt one trial after the other, until there is none to take and none under way elsewhere."""
         told = False
         while True:
             following = self.agree(self.decide)
@@ -157,7 +166,7 @@ class Worker:
                     say("every trial is taken; waits for the other workers (this one can be stopped, nothing is lost)")
                 time.sleep(LOOK_AGAIN)
             else:
-                return self.finish(study)
+                return
             told = following.wait
 
     def is_finished(self) -> bool:
@@ -241,6 +250,7 @@ class Worker:
         except NumericalError as error:  # a bad choice, of which the sampler should know
             self.end(TrialState.FAIL if len(self.sweep.objective) > 1 else TrialState.PRUNED, reason=str(error))
         except (AnastyleError, torch.OutOfMemoryError) as error:
+            agreed(True)  # raises where another rank is gone: no fault of the trial's
             self.end(TrialState.FAIL, reason=str(error))
         except (SystemExit, KeyboardInterrupt):
             if self.taken is not None:
