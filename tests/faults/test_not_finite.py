@@ -47,7 +47,7 @@ def spoilt(batch: Batch, field: str) -> Batch:
 
 
 def train(stage: Stage, batch: Batch, field: str, bad: set[int], folder: Path) -> None:
-    def batches(start: int, rank: int, world: int) -> Iterator[Batch]:
+    def batches(start: int, rank: int, world: int, size: int) -> Iterator[Batch]:
         while True:
             yield spoilt(batch, field) if start in bad else batch
             start += 1

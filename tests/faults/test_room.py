@@ -51,7 +51,7 @@ class Wide(torch.nn.Module):
 def train(folder: Path, room: Callable[[int], Any] = lambda step: None, steps: int = 8) -> dict[str, torch.Tensor]:
     """Train ``Wide``; ``room`` is called before each step."""
 
-    def batches(start: int, rank: int, world: int) -> Iterator[Batch]:
+    def batches(start: int, rank: int, world: int, size: int) -> Iterator[Batch]:
         while True:
             room(start)
             image = torch.randn(4, 32, generator=torch.Generator().manual_seed(start))
