@@ -62,7 +62,8 @@ def test_merging_twice_is_merging_once(backbone: Any) -> None:
 
 @pytest.mark.parametrize("kind", ["adapter", "peft"])
 def test_each_form_is_read_back(backbone: Any, kind: str, tmp_path: Path) -> None:
-    EXPORTS[kind](backbone, tmp_path / kind, SimpleNamespace(reader=SimpleNamespace(aligner=None)))  # raises where anything differs
+    chain: Any = SimpleNamespace(reader=SimpleNamespace(aligner=None))
+    EXPORTS[kind](backbone, tmp_path / kind, chain)  # raises where anything differs
 
     again = backbone.fresh()
     again = load_adapter(again, tmp_path / kind) if kind == "adapter" else load_peft(again, tmp_path / kind)
