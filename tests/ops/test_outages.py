@@ -48,7 +48,7 @@ class Line(nn.Module):
         return {"fit": (self.body(batch.image) - batch.image).square().mean()}
 
 
-def batches(start, rank, world):
+def batches(start, rank, world, size):
     for number in range(start, 1000):
         data = torch.randn(4, 4, generator=torch.Generator().manual_seed(number))
         yield Batch([str(number)] * 4, torch.arange(4), image=data)
