@@ -35,6 +35,7 @@ from anastyle.evaluation import study as study_end
 SMOKE = Path(__file__).parents[2] / "experiments" / "smoke.yaml"
 OFTEN = [f"stages.{stage}.checkpoint_every=2" for stage in ("disentangle", "align", "diffuse")]
 TEXT = {".json", ".jsonl", ".md", ".csv", ".tex", ".html", ".yaml", ".txt"}
+OWN = {"server", "key", "began", "ended"}  # of one run of a program: its clock, its name for MLflow
 
 
 def study(child: Child, words: Sequence[str], awake: Path | None = None) -> Callable[[], int]:
@@ -185,9 +186,9 @@ def _said(path: Path, output: Path) -> bytes:
     if path.suffix == ".safetensors":  # its writer has no order for the words beside the tensors
         size = 8 + struct.unpack("<q", content[:8])[0]
         return json.dumps(json.loads(content[8:size]), sort_keys=True).encode() + content[size:]
-    if path.name in ("mlflow.json", "status.json"):  # the order of a status is that in which it came about
-        kept = {key: value for key, value in json.loads(content).items() if key != "server"}
-        return json.dumps(kept, sort_keys=True).encode()
+    if path.name in ("mlflow.json", "outbox.json", "status.json"):  # a status is in the order in which it came about
+        kept = {key: value for key, value in json.loads(content).items() if key not in OWN}
+        return json.dumps(kept, sort_keys=True, ensure_ascii=False).replace(str(output), "OUTPUT").encode()
     return content.replace(str(output).encode(), b"OUTPUT") if path.suffix in TEXT else content
 
 
