@@ -24,19 +24,21 @@ from anastyle.registry import (
 __version__ = "0.1.0"
 
 _INTERFACES = (
-    "Aligner", "Autoencoder", "Backbone", "Batch", "Captioned", "Captioner", "Component", "Condition", "Dataset",
-    "Embedded", "Embedder", "Encoder", "Encoding", "FactorDims", "Factors", "Feature", "Fuser", "Guide", "Keep",
-    "Losses", "Reading", "Record", "Sample", "TextDims",
+    "Aligner", "Autoencoder", "Backbone", "Batch", "Component", "Condition", "Embedded", "Embedder", "Encoder",
+    "Encoding", "FactorDims", "Factors", "Feature", "Fuser", "Guide", "Keep", "Losses", "Reading", "Sample", "TextDims",
 )  # fmt: skip
+_SOURCES = ("Captioned", "Captioner", "Dataset", "Record")
 
 __all__ = [
     "ALIGNERS", "AUTOENCODERS", "BACKBONES", "CAPTIONERS", "DATASETS", "EMBEDDERS", "ENCODERS", "FEATURES", "FUSERS",
     "REGISTRIES",
-    "AnastyleError", "Caption", "ConfigError", "DataError", "MissingError", "NumericalError", *_INTERFACES,
+    "AnastyleError", "Caption", "ConfigError", "DataError", "MissingError", "NumericalError",
+    *_INTERFACES, *_SOURCES,
 ]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
-    if name in _INTERFACES:
-        return getattr(importlib.import_module("anastyle.interfaces"), name)
+    for module, names in (("interfaces", _INTERFACES), ("sources", _SOURCES)):
+        if name in names:
+            return getattr(importlib.import_module(f"anastyle.{module}"), name)
     raise AttributeError(f"module 'anastyle' has no attribute '{name}'")

@@ -45,7 +45,7 @@ class Registry:
     """The components of one kind."""
 
     kind: str  # "fuser"
-    base: str  # the interface's name in anastyle.interfaces
+    base: str  # the interface's name in anastyle
 
     def __post_init__(self) -> None:
         self._classes: dict[str, type] = {}
@@ -76,7 +76,7 @@ class Registry:
 
     def register(self, cls: T) -> T:
         """Class decorator: this class is the plugin its file is named after."""
-        interface = getattr(importlib.import_module("anastyle.interfaces"), self.base)
+        interface = getattr(importlib.import_module("anastyle"), self.base)
         if not issubclass(cls, interface):
             raise TypeError(f"{cls.__name__} must subclass {self.base} to be a {self.kind}")
         self._classes[cls.__module__] = cls

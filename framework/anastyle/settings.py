@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 from anastyle.config import plain, read_section, read_typed, refuse_below
 from anastyle.data.captions import BUILT_IN, NAME
 from anastyle.errors import ConfigError
-from anastyle.interfaces import Captioner
 from anastyle.registry import CAPTIONERS, DATASETS
+from anastyle.sources import Captioner
 
 ON_BAD_SHARD = ("refuse", "skip")
 

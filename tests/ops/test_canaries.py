@@ -20,10 +20,10 @@ from anastyle.data.shards import MOST_MEMBERS, scan, write_shards
 from anastyle.data.split import PreparedSet
 from anastyle.errors import AnastyleError, ConfigError, DataError, MissingError
 from anastyle.files import sha256_of
-from anastyle.interfaces import Record
 from anastyle.jsonlines import read_json, write_json
 from anastyle.painting.finished import FinishedRun
 from anastyle.records import Caption
+from anastyle.sources import Record
 from anastyle.tracking import Study
 from anastyle.weights import Checkpoint, find
 

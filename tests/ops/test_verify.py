@@ -10,9 +10,9 @@ from anastyle.checkpoint import save_checkpoint, write_folder
 from anastyle.cli import main
 from anastyle.data.cache import cached
 from anastyle.data.shards import write_shards
-from anastyle.interfaces import Record
 from anastyle.jsonlines import read_json, write_json
 from anastyle.records import Caption
+from anastyle.sources import Record
 from anastyle.tracking import Study
 
 

@@ -9,8 +9,8 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont
 from anastyle.captioning.write import all_records, shown
 from anastyle.data.split import PreparedSet
 from anastyle.errors import ConfigError
-from anastyle.interfaces import Record
 from anastyle.records import Caption
+from anastyle.sources import Record
 
 SIDE, WORDS, GAP = 190, 470, 8  # pixels: an image's longest side, the words beside it, and between them
 LETTERS = 66  # of a line of words

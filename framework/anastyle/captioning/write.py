@@ -22,10 +22,10 @@ from anastyle.data.split import PreparedSet
 from anastyle.data.store import read_entries, records_of
 from anastyle.errors import ConfigError, DataError, listing
 from anastyle.files import write_whole
-from anastyle.interfaces import Captioned, Captioner, Record
 from anastyle.jsonlines import JsonLines
 from anastyle.records import Caption
 from anastyle.registry import CAPTIONERS
+from anastyle.sources import Captioned, Captioner, Record
 
 FORMAT = 1
 

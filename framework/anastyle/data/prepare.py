@@ -20,8 +20,8 @@ from anastyle.data.audit import Audit, Seen, digest, findings
 from anastyle.data.shards import Manifest, write_shards
 from anastyle.data.split import PreparedSet
 from anastyle.errors import ConfigError, DataError, MissingError, listing
-from anastyle.interfaces import Dataset, Record
 from anastyle.registry import DATASETS
+from anastyle.sources import Dataset, Record
 
 TEST_SHARE = 0.2
 OURS = ("name", "root", "image_size", "captions", "on_bad_shard")  # keys of a data section that are not the dataset's

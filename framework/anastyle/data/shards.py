@@ -22,7 +22,7 @@ from webdataset.writer import TarWriter
 from anastyle.data.images import png
 from anastyle.errors import DataError, listing
 from anastyle.files import sha256_of
-from anastyle.interfaces import Record
+from anastyle.sources import Record
 
 VERSION = 1
 MANIFEST = "manifest.json"

@@ -11,8 +11,8 @@ from torch import Tensor
 from anastyle.data.images import ImageError, open_image, pixels_of, resize, resize_mask
 from anastyle.data.shards import IMAGE, MASK, TEXT, Shard, locate
 from anastyle.errors import DataError
-from anastyle.interfaces import Record
 from anastyle.records import Caption
+from anastyle.sources import Record
 
 KEPT_BYTES = 1 << 30  # a split of fewer decoded bytes stays in memory after its first touch
 

@@ -19,8 +19,8 @@ from anastyle.evaluation.judge import Examples
 from anastyle.evaluation.reference import Settings
 from anastyle.evaluation.utility.arms import Pool, pool
 from anastyle.evaluation.values import Value
-from anastyle.interfaces import Captioner, Record
 from anastyle.records import Caption
+from anastyle.sources import Captioner, Record
 
 FAITHFUL, MEAN = "faithful/", "faithful_mean"
 STREAM = 6  # of the bootstrap's draws
