@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from anastyle.errors import DataError, MissingError, listing
-from anastyle.files import sha256_of
+from anastyle.files import changed, sha256_of
 from anastyle.jsonlines import write_json
 
 SEAL = "COMPLETE.json"
@@ -61,16 +61,8 @@ def verify(folder: Path) -> list[str]:
     files = _seal_of(folder)
     if files is None:
         return [f"{folder}: {SEAL} is missing or broken"]
-    problems = []
-    for name, entry in files.items():
-        file = folder / name
-        if not file.is_file():
-            problems.append(f"{file}: missing")
-        elif file.stat().st_size != entry["bytes"]:
-            problems.append(f"{file}: {file.stat().st_size} bytes instead of {entry['bytes']}")
-        elif sha256_of(file) != entry["sha256"]:
-            problems.append(f"{file}: contents changed since it was written")
-    return problems
+    found = (changed(folder / name, entry["sha256"], entry["bytes"]) for name, entry in files.items())
+    return [problem for problem in found if problem]
 
 
 def refuse_damaged(folder: Path) -> None:

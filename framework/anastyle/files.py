@@ -21,6 +21,15 @@ def write_whole(path: Path, content: bytes, *, sync: bool = False) -> None:
         raise
 
 
+def changed(path: Path, sha256: str, size: int | None = None) -> str:
+    """Say how a file differs from what was written, looking at its size first; nothing, if it does not."""
+    if not path.is_file():
+        return f"{path}: missing"
+    if size is not None and path.stat().st_size != size:
+        return f"{path}: {path.stat().st_size} bytes instead of {size}"
+    return "" if sha256_of(path) == sha256 else f"{path}: contents changed since it was written"
+
+
 def sha256_of(path: Path) -> str:
     """Return the sha256 of a file's bytes."""
     with path.open("rb") as file:

@@ -5,16 +5,15 @@ everything in its store, its cache, its prepared sets and the checkpoints of tra
 export can be named too.
 """
 
-import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from anastyle.checkpoint import SEAL, verify
-from anastyle.data.shards import MANIFEST, Manifest
+from anastyle.data.shards import MANIFEST, Manifest, fingerprint_of
 from anastyle.errors import ConfigError, DataError, MissingError
-from anastyle.files import sha256_of
+from anastyle.files import changed
 from anastyle.jsonlines import read_json
 from anastyle.outbox import Outbox
 
@@ -111,10 +110,8 @@ def _of_run(run: Path) -> Iterator[Piece]:
 
 
 def _of_entry(card: Path) -> list[str]:
-    tensors, said = card.with_suffix(".safetensors"), read_json(card).get("sha256")
-    if not tensors.is_file():
-        return [f"{tensors}: missing"]
-    return [] if sha256_of(tensors) == said else [f"{tensors}: contents changed since it was written"]
+    problem = changed(card.with_suffix(".safetensors"), read_json(card).get("sha256", ""))
+    return [problem] if problem else []
 
 
 def _of_set(piece: Piece) -> list[str]:
@@ -122,17 +119,9 @@ def _of_set(piece: Piece) -> list[str]:
         manifest = Manifest.read(piece.path)
     except DataError as error:
         return [str(error).splitlines()[0]]
-    problems = []
-    for shard in manifest.shards:
-        file = piece.path / shard.file
-        if not file.is_file():
-            problems.append(f"{file}: missing")
-        elif file.stat().st_size != shard.bytes:
-            problems.append(f"{file}: {file.stat().st_size} bytes instead of {shard.bytes}")
-        elif sha256_of(file) != shard.sha256:
-            problems.append(f"{file}: contents changed since it was written")
-    hashes = "".join(shard.sha256 for shard in sorted(manifest.shards, key=lambda shard: shard.file))
-    if hashlib.sha256(hashes.encode()).hexdigest() != manifest.fingerprint:
+    found = (changed(piece.path / shard.file, shard.sha256, shard.bytes) for shard in manifest.shards)
+    problems = [problem for problem in found if problem]
+    if fingerprint_of(manifest.shards) != manifest.fingerprint:
         problems.append(f"{piece.path / MANIFEST}: its fingerprint is not that of its shards")
     if not manifest.fingerprint.startswith(piece.fingerprint):
         problems.append(f"{piece.path}: holds another set than the run read")
