@@ -7,6 +7,7 @@ variants that agree in all of this share one training.
 
 import hashlib
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -87,6 +88,12 @@ def weight(node: Node, examples: int) -> int:
     if PLANS[node.stage].trained:
         return settings_of(node).total(examples)
     return node.settings.get("images", 0)
+
+
+def forget(node: Node) -> None:
+    """Remove what a stage left, finished or under way."""
+    for folder in (node.folder, working(node)):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def working(node: Node) -> Path:

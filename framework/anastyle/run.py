@@ -21,7 +21,7 @@ from anastyle.experiment import Experiment, Run
 from anastyle.jsonlines import update_status, write_json
 from anastyle.locks import agreed, claimed, turn
 from anastyle.passwords import without_password
-from anastyle.plan import Node, nodes, weight, working
+from anastyle.plan import Node, forget, nodes, weight, working
 from anastyle.progress import Progress
 from anastyle.signals import terminable
 from anastyle.tracking import Study, Tracker, is_main
@@ -108,8 +108,7 @@ class Conductor:
         for node in self.distinct().values():
             with turn(self.experiment.output, node.folder, print):
                 if is_main():
-                    for folder in (node.folder, working(node)):
-                        shutil.rmtree(folder, ignore_errors=True)
+                    forget(node)
         with together():
             if is_main():
                 shutil.rmtree(self.experiment.folder, ignore_errors=True)
@@ -193,7 +192,7 @@ class Conductor:
         if is_main():
             update_status(folder, status="running")
         try:
-            work = Work(run, self.data(run), self.experiment.output, plan, tracker, progress)
+            work = Work(run, data, self.experiment.output, plan, tracker, progress)
             for node in plan.values():
                 self.stage(node, work, tracker, progress)
         except BaseException as error:

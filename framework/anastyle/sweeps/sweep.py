@@ -25,7 +25,7 @@ from anastyle.evaluation.measure import values_of
 from anastyle.experiment import Experiment, Run
 from anastyle.jsonlines import write_json
 from anastyle.locks import agreed, alone, turn
-from anastyle.plan import CADENCE, active, weight, working
+from anastyle.plan import CADENCE, active, forget, weight, working
 from anastyle.progress import Progress
 from anastyle.run import Conductor
 from anastyle.signals import terminable
@@ -229,8 +229,7 @@ class Worker:
         for run in self.runs(trial.number, trial.params):
             for node in self.conductor.plan(run).values():
                 with alone(self.experiment.output, node.folder):
-                    for folder in (node.folder, working(node)):
-                        shutil.rmtree(folder, ignore_errors=True)
+                    forget(node)
 
     # One trial
 
