@@ -8,11 +8,16 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import fields, is_dataclass, replace
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from accelerate import Accelerator, PartialState
-from accelerate.utils import DistributedType, GradientAccumulationPlugin, parse_flag_from_env
+from accelerate.utils import (
+    DistributedType,
+    GradientAccumulationPlugin,
+    broadcast_object_list,
+    parse_flag_from_env,
+)
 from torch import Tensor
 
 from anastyle.errors import AnastyleError, ConfigError, LostError, MissingError
@@ -21,6 +26,8 @@ TIMEOUT = "ANASTYLE_RANK_TIMEOUT"  # seconds in which every rank must answer; by
 SUPPORTED = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU, DistributedType.DEEPSPEED)
 LOST = re.compile(r"gloo|nccl|timed out|connection|socket|broken pipe", re.IGNORECASE)
 POLL = 0.1  # seconds between two looks at what other ranks said
+
+T = TypeVar("T")
 
 _meetings = itertools.count()  # of all ranks; each process counts the same ones
 
@@ -136,14 +143,12 @@ def answering(where: str) -> Iterator[None]:
         ) from error
 
 
-def first_rank_says(number: int) -> int:
-    """Return the first rank's number, on every rank."""
-    state = ranks()
-    if state.num_processes == 1:
-        return int(number)
-    told = torch.tensor(int(number), dtype=torch.int64, device=device())
-    torch.distributed.broadcast(told, src=0)
-    return int(told)
+def agreed(value: T) -> T:
+    """Return the first rank's value on every rank."""
+    box = [value]
+    if ranks().num_processes > 1:
+        broadcast_object_list(box)
+    return box[0]
 
 
 @contextmanager

@@ -9,19 +9,15 @@ import platform
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TypeVar
 
-from accelerate.utils import broadcast_object_list
 from filelock import FileLock, Timeout
 
 from anastyle.checkpoint import remove_leftovers
 from anastyle.config import refuse
-from anastyle.devices import ranks
+from anastyle.devices import agreed, ranks
 from anastyle.jsonlines import read_json, write_json
 
 POLL = 1.0  # seconds between two looks at a lock that another process holds
-
-T = TypeVar("T")
 
 
 @contextmanager
@@ -68,14 +64,6 @@ def alone(output: Path, folder: Path) -> Iterator[None]:
     with FileLock(f"{_place(output, folder)}.lock"):
         remove_leftovers(folder.parent, folder.name)
         yield
-
-
-def agreed(value: T) -> T:
-    """Return the first rank's value on every rank."""
-    box = [value]
-    if ranks().num_processes > 1:
-        broadcast_object_list(box)
-    return box[0]
 
 
 def _place(output: Path, folder: Path) -> Path:

@@ -13,13 +13,13 @@ from PIL import Image
 from anastyle.check import check
 from anastyle.data.prepare import prepared
 from anastyle.data.split import PreparedSet
-from anastyle.devices import together, use_all_cores
+from anastyle.devices import agreed, together, use_all_cores
 from anastyle.environment import environment
 from anastyle.errors import AnastyleError, LostError, Pruned
 from anastyle.evaluation.study import finish_study, finished, summary
 from anastyle.experiment import Experiment, Run
 from anastyle.jsonlines import update_status, write_json
-from anastyle.locks import agreed, claimed, turn
+from anastyle.locks import claimed, turn
 from anastyle.passwords import without_password
 from anastyle.plan import Node, forget, nodes, weight, working
 from anastyle.progress import Progress

@@ -19,7 +19,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from anastyle import checkpoint
-from anastyle.devices import accelerator_for, answering, first_rank_says, to_device
+from anastyle.devices import accelerator_for, agreed, answering, to_device
 from anastyle.engines import engine_for, trained
 from anastyle.errors import AnastyleError, ConfigError, DataError, NumericalError, listing
 from anastyle.interfaces import Batch
@@ -257,7 +257,7 @@ class _Training:
                 checkpoint.save_checkpoint(self.folder, self.step, groups, state, keep=self.settings.keep_checkpoints)
             except OSError as error:
                 problem = error
-        if not first_rank_says(problem is not None):
+        if not agreed(problem is not None):
             self.failed_saves = 0
             return
         self.failed_saves += 1
@@ -291,9 +291,9 @@ class _Training:
                 newest = checkpoint.newest_checkpoint(self.folder, self.say)
             except DataError as error:
                 problem = error
-        if first_rank_says(problem is not None):
+        if agreed(problem is not None):
             raise problem or DataError(f"{self.folder}: no checkpoint is whole.")
-        step = first_rank_says(0 if newest is None else int(newest.name.removeprefix("checkpoint-")))
+        step = agreed(0 if newest is None else int(newest.name.removeprefix("checkpoint-")))
         found = self.restore(self.folder / f"checkpoint-{step}") if step else {}
         if self.accelerator.is_main_process:
             self.lines.truncate(self.step)

@@ -7,9 +7,9 @@ of one seed meet the same images, noise and timesteps at a step, so that little 
 from collections.abc import Callable
 from pathlib import Path
 
+from anastyle.devices import agreed
 from anastyle.errors import Pruned
 from anastyle.jsonlines import JsonLines
-from anastyle.locks import agreed
 from anastyle.progress import Progress, Stage
 from anastyle.sweeps.records import PRUNED
 from anastyle.tracking import is_main

@@ -18,13 +18,13 @@ from optuna.trial import FrozenTrial, TrialState
 
 from anastyle.check import check
 from anastyle.config import typed
-from anastyle.devices import use_all_cores
+from anastyle.devices import agreed, use_all_cores
 from anastyle.environment import environment
 from anastyle.errors import AnastyleError, ConfigError, NumericalError, Pruned
 from anastyle.evaluation.measure import values_of
 from anastyle.experiment import Experiment, Run
 from anastyle.jsonlines import write_json
-from anastyle.locks import agreed, alone, turn
+from anastyle.locks import alone, turn
 from anastyle.plan import CADENCE, active, forget, weight, working
 from anastyle.progress import Progress
 from anastyle.run import Conductor
