@@ -57,6 +57,7 @@ def test_every_system_ends_in_the_table(study: Path) -> None:
         assert float(found[row, "fd_domain"]["mean"]) > 0
         assert float(found[row, "cost/seconds"]["mean"]) > 0
         assert float(found[row, "cost/gflop"]["mean"]) > 0.01
+        assert float(found[row, "cost/minutes"]["mean"]) > 0
         assert bool(found[row, "pair_dice"]["mean"]) == (row == "medsegfactory"), "only it paints masks"
     parameters = {row: float(found[row, "cost/parameters"]["mean"]) for row in ROWS}
     assert parameters["med_art"] > parameters["pixart_alpha"], "it brings a text encoder"

@@ -16,7 +16,7 @@ from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBas
 from yaml import YAMLError
 
 from anastyle.errors import AnastyleError, ConfigError, did_you_mean, listing
-from anastyle.options import type_name
+from anastyle.options import as_meant, type_name
 from anastyle.registry import Registry
 
 T = TypeVar("T")
@@ -86,7 +86,7 @@ def read_typed(schema: type[T], mapping: Any, where: str) -> tuple[T | None, lis
 
 def _merge_option(merged: Any, schema: type, key: str, value: Any, where: str) -> tuple[list[str], Any]:
     try:
-        return [], OmegaConf.merge(merged, {key: value})
+        return [], OmegaConf.merge(merged, {key: as_meant(schema, key, value)})
     except ConfigKeyError as error:
         return [_no_such_option(error, schema, where)], merged
     except (OmegaConfBaseException, TypeError, ValueError) as error:

@@ -16,10 +16,10 @@ from urllib.parse import urlsplit
 
 import psutil
 
+from anastyle.errors import PROBLEMS
 from anastyle.packages import Finding, below, drift, floors, installed, pairs, tested
 from anastyle.passwords import without_password
 
-PROBLEMS = 7  # the exit code where there is one
 GIB = 1 << 30
 LEAST_FREE = GIB  # bytes on a disk
 LITTLE_MEMORY = 4 * GIB

@@ -3,6 +3,8 @@
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+PROBLEMS = 7  # the exit code of a command that looked for problems and found some
+
 
 class AnastyleError(Exception):
     """A fault a person can mend; printed without a traceback."""

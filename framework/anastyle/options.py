@@ -4,13 +4,21 @@ import ast
 import inspect
 from dataclasses import MISSING, fields
 from itertools import pairwise
-from typing import Any
+from typing import Any, get_args, get_type_hints
+
+BARE = {False: ("no", "off"), True: ("yes", "on")}  # the words that YAML reads as these
 
 
 def type_name(schema: type, option: str) -> str:
     """Name the type of an option as its class writes it."""
     annotation = next((field.type for field in fields(schema) if field.name == option), "another value")
     return annotation.__name__ if type(annotation) is type else str(annotation).replace("typing.", "")
+
+
+def as_meant(schema: type, option: str, value: Any) -> Any:
+    """Return the word that a person wrote, where YAML made a boolean of it and the option takes words."""
+    words = get_args(get_type_hints(schema).get(option)) if isinstance(value, bool) else ()
+    return next((word for word in words if word in BARE[value]), value)
 
 
 def default_of(schema: type, option: str) -> Any:

@@ -12,13 +12,12 @@ from typing import NamedTuple
 
 from anastyle.checkpoint import SEAL, verify
 from anastyle.data.shards import MANIFEST, Manifest, fingerprint_of
-from anastyle.errors import ConfigError, DataError, MissingError
+from anastyle.errors import PROBLEMS, ConfigError, DataError, MissingError
 from anastyle.files import changed
 from anastyle.jsonlines import read_json
 from anastyle.outbox import Outbox
 
 KINDS = {"sealed": "sealed folders", "set": "prepared sets", "entry": "cached encodings"}
-PROBLEMS = 7  # the exit code where something is not as it was written
 
 
 class Piece(NamedTuple):

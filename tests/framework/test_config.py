@@ -31,6 +31,14 @@ class Strict:
             raise ConfigError("count=0: must be at least 1.")
 
 
+@dataclass
+class Switches:
+    precision: Literal["no", "bf16"] = "bf16"
+    checkpointing: Literal["auto", "on", "off"] = "auto"
+    shown: bool = True
+    name: str = ""
+
+
 def test_mapping_is_filled_with_defaults_and_types():
     options = typed(Options, {"rate": 1, "sizes": [4], "path": "a/b", "weights": {"dice": 10}}, "fuser")
 
@@ -207,6 +215,14 @@ def test_small_floats_are_floats(tmp_path):
 )
 def test_words_are_read_as_yaml(word, value):
     assert parse_word(word) == ("a.b", value)
+
+
+def test_words_that_yaml_takes_for_booleans_stay_words_where_words_are_asked_for():
+    words = ["precision=no", "checkpointing=on", "shown=no", "name=no"]
+
+    with pytest.raises(ConfigError, match="mode"):
+        typed(Options, {"mode": False}, "fuser")
+    assert typed(Switches, dict(map(parse_word, words)), "fuser") == Switches("no", "on", False, "False")
 
 
 @pytest.mark.parametrize("word", ["a.b", "=3", "a..b=3", ".a=3", "a.=3", "a='x"])

@@ -20,9 +20,11 @@ from anastyle.evaluation.memorisation.gate import gate
 from anastyle.evaluation.reference import Settings
 from anastyle.evaluation.utility.measured import utility_values
 from anastyle.evaluation.values import COST, Value
+from anastyle.jsonlines import JsonLines
 from anastyle.parts import Parts
-from anastyle.plan import Node
+from anastyle.plan import Node, settings_of
 from anastyle.settings import EvaluateSettings
+from anastyle.stages import PLANS
 from anastyle.tracking import Tracker
 
 
@@ -56,7 +58,7 @@ def measure(
             images, rows, train, test, parts.data.classes, networks=settings.utility, steps=settings.utility_steps,
             cache=output / "cache", device=device, masks=masks,
         )  # fmt: skip
-    values |= cost_values(painted.folder)
+    values |= cost_values(painted.folder) | {COST + "minutes": training_value(plan)}
     copied = gate(images, train, test, tools.spaces, bench=tools.bench) if tools.bench else None
     values |= copied.values if copied else {}
     metrics = {f"eval/{name}": value.value for name, value in values.items()}
@@ -83,6 +85,24 @@ def cost_values(painted: Path) -> dict[str, Value]:
     }
     how = found["how"]
     return {COST + name: Value(found[name], n=1, protocol=f"{what}: {how}") for name, what in words.items()}
+
+
+def training_value(plan: dict[str, Node]) -> Value:
+    """Return how long every stage that a run stands on was trained, whichever run trained it."""
+    trained = [node for node in plan.values() if PLANS[node.stage].trained]
+    minutes = sum(map(training_seconds, trained)) / 60
+    stages = ", ".join(node.stage for node in trained)
+    return Value(minutes, n=1, protocol=f"Minutes of training, checkpoints included, pauses not: {stages}")
+
+
+def training_seconds(node: Node) -> float:
+    """Return the seconds a finished training took, by the images a second in its log."""
+    settings, seconds, before = settings_of(node), 0.0, 0
+    for line, _ in JsonLines(node.folder / "metrics.jsonl").read():
+        images = (line["step"] - before) * settings.batch_size * settings.accumulate
+        seconds += images / line[f"perf/{node.stage}/images_per_s"]
+        before = line["step"]
+    return seconds
 
 
 def values_of(folder: Path) -> dict[str, Value]:

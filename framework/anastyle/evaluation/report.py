@@ -176,10 +176,13 @@ def factors(report: StudyReport) -> str:
 
 
 def costs(report: StudyReport) -> str:
-    """Return what an image costs."""
+    """Return what an image and a training cost."""
     table = cost_table(report.rows)
-    lead = "All that paints an image from its caption, at the study's own steps and guidance, on one device."
-    return section("What an image costs", as_html(table) if table.columns else "", lead)
+    lead = (
+        "All that paints an image from its caption, at the study's own steps and guidance, on one device; and how long "
+        "everything was trained that a row stands on."
+    )
+    return section("What it costs", as_html(table) if table.columns else "", lead)
 
 
 def control(report: StudyReport) -> str:

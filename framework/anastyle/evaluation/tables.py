@@ -120,6 +120,7 @@ COSTS = {
     "gflop": Column("cost/gflop", "GFLOP", True, 1.0, 1),
     "seconds": Column("cost/seconds", "seconds", True, 1.0, 3),
     "gib": Column("cost/gib", "GiB", True, 1.0, 2),
+    "minutes": Column("cost/minutes", "training, min", True, 1.0, 1),
 }
 KNOWN = {
     "fd_domain": Column("fd_domain", "FD domain", True),
@@ -178,8 +179,8 @@ def control_tables(rows: list[Row]) -> list[Table]:
 
 
 def cost_table(rows: list[Row]) -> Table:
-    """Return the table of what an image costs; without columns where that was not measured."""
-    return group_table(rows, COST, title="What an image costs")
+    """Return the table of what an image and a training cost; without columns where that was not measured."""
+    return group_table(rows, COST, title="What it costs")
 
 
 def group_table(rows: list[Row], prefix: str, floor: str = CHANCE, title: str = "") -> Table:

@@ -9,7 +9,7 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
-COST = "cost/"  # of an image; what keys of its values begin with
+COST = "cost/"  # what keys of such values begin with
 VERSION = 1  # of the measures: raised when the same card comes to give another number
 
 
