@@ -2,6 +2,7 @@
 
 import csv
 import json
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,8 @@ from PIL import Image
 from anastyle.cli import main
 from anastyle.experiment import read
 
-FILE = str(Path(__file__).parents[1] / "experiments" / "baselines.yaml")
+EXPERIMENTS = Path(__file__).parents[1] / "experiments"
+FILE = str(EXPERIMENTS / "baselines.yaml")
 ROWS = ["sd15", "sdxl", "pixart_alpha", "medsegfactory", "med_art", "vg_medgen"]
 SMALL = [
     "data.train=96",
@@ -46,6 +48,16 @@ def test_terms_are_equal() -> None:
     assert all(settings == painted[0] for settings in painted)
     for option in ("path", "prediction", "schedule", "timesteps", "contour_weight", "min_snr"):
         assert len({config["backbone"][option] for config in configs.values()}) == 1
+
+
+def test_the_table_of_equal_time_differs_in_steps_alone() -> None:
+    images, time = (deepcopy(read(EXPERIMENTS / name).variants) for name in ("baselines.yaml", "baselines_time.yaml"))
+    steps = {row: config["stages"]["diffuse"]["steps"] for row, config in time.items()}
+    for config in [*images.values(), *time.values()]:
+        config["stages"]["diffuse"]["steps"] = None
+
+    assert time == images
+    assert steps["medsegfactory"] < steps["vg_medgen"] < steps["pixart_alpha"], "two streams, an encoder too, neither"
 
 
 def test_every_system_ends_in_the_table(study: Path) -> None:
