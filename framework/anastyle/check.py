@@ -111,8 +111,8 @@ def summary(experiment: Experiment) -> str:
     ]
     width = max(map(len, experiment.variants))
     rows += [("variant", f"{name:<{width}}  {_parts(config)}") for name, config in experiment.variants.items()]
-    first = next(iter(experiment.variants.values()))
-    rows += [("stages", _stages(first)), ("data", _data(first["data"]))]
+    configs = list(experiment.variants.values())
+    rows += [("stages", _stages(configs)), ("data", _data(configs[0]["data"]))]
     lines = [f"  {title:<8} {text}" for title, text in rows]
     return "\n".join([f"{experiment.file}: ok", *lines])
 
@@ -122,9 +122,10 @@ def _parts(config: Config) -> str:
     return " > ".join(parts) or "no parts"
 
 
-def _stages(config: Config) -> str:
-    stages = {stage: config["stages"][stage] for stage in STAGES if config["stages"][stage] is not None}
-    return ", ".join(f"{stage} {_size(settings)}".strip() for stage, settings in stages.items()) or "none"
+def _stages(configs: list[Config]) -> str:
+    found = {stage: [config["stages"][stage] for config in configs] for stage in STAGES}
+    sizes = {stage: dict.fromkeys(_size(one) for one in each if one is not None) for stage, each in found.items()}
+    return ", ".join(f"{stage} {' or '.join(each)}".strip() for stage, each in sizes.items() if each) or "none"
 
 
 def _size(settings: Config) -> str:
