@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from anastyle import __version__
-from anastyle.errors import AnastyleError, ConfigError, LostError, did_you_mean
+from anastyle.errors import PROBLEMS, AnastyleError, ConfigError, LostError, did_you_mean
 from anastyle.verbs import add_verbs
 
 Args = argparse.Namespace
@@ -161,7 +161,7 @@ def caption(args: Args) -> int:
     if sheet:
         write_sheet(PreparedSet.open(args.set), written.path, Path(sheet))
         say(f"{sheet}: images beside their captions; look at them before you train.")
-    return 7 if written.rejected else 0
+    return PROBLEMS if written.rejected else 0
 
 
 def evaluate(args: Args) -> int:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from difflib import get_close_matches
 
-PROBLEMS = 7  # the exit code of a command that looked for problems and found some
+PROBLEMS = 7  # the exit code of a command that came to its end and has problems to tell: failed variants, faults found
 
 
 class AnastyleError(Exception):

@@ -15,7 +15,7 @@ from anastyle.data.prepare import prepared
 from anastyle.data.split import PreparedSet
 from anastyle.devices import agreed, together, use_all_cores
 from anastyle.environment import environment
-from anastyle.errors import AnastyleError, LostError, Pruned
+from anastyle.errors import PROBLEMS, AnastyleError, LostError, Pruned
 from anastyle.evaluation.study import finish_study, finished, summary
 from anastyle.experiment import Experiment, Run
 from anastyle.jsonlines import update_status, write_json
@@ -165,7 +165,7 @@ class Conductor:
                 print(summary(self.experiment))
             print(f"{len(left)} stages in {time.monotonic() - began:.0f} s. Compare the runs: {self.ui()}")
         study.close("failed" if failures else "finished")
-        return 7 if failures else 0
+        return PROBLEMS if failures else 0
 
     def stage(self, node: Node, work: Work, tracker: Tracker, progress: Progress) -> None:
         """Bring one stage to its end, or take over what there is of it when no other process is at it."""

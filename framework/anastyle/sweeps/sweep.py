@@ -20,7 +20,7 @@ from anastyle.check import check
 from anastyle.config import typed
 from anastyle.devices import agreed, use_all_cores
 from anastyle.environment import environment
-from anastyle.errors import AnastyleError, ConfigError, NumericalError, Pruned
+from anastyle.errors import PROBLEMS, AnastyleError, ConfigError, NumericalError, Pruned
 from anastyle.evaluation.measure import values_of
 from anastyle.experiment import Experiment, Run
 from anastyle.jsonlines import write_json
@@ -211,7 +211,7 @@ class Worker:
                 first = next((trial.user_attrs.get("reason") for trial in trials), "")
                 raise AnastyleError(f"{self.experiment.name}: no trial came to its end. The first: {first}")
             say(summary(self.experiment.folder))
-            return 7 if failed else 0
+            return PROBLEMS if failed else 0
 
         return self.agree(write)
 
