@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from anastyle import FUSERS
 from anastyle.checkpoint import load_tensors
 from anastyle.cli import main
 from anastyle.experiment import read
@@ -126,6 +127,16 @@ def test_another_fuser_width_retrains_only_what_depends_on_it(study: Path) -> No
     assert {stage: word.split()[-1] for stage, word in words.items()} == {
         "disentangle": "done", "align": "done", "diffuse": "do", "generate": "do", "evaluate": "do",
     }  # fmt: skip
+
+
+def test_another_version_of_a_part_retrains_only_what_depends_on_it(
+    study: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(FUSERS.get("hffm"), "version", 2)
+
+    outline = small(study, "only=full").outline()
+
+    assert [part.split()[-1] for part in outline.split(", ")] == ["done", "done", "do", "do", "do"]
 
 
 def test_settings_that_change_no_weight_change_no_fingerprint(study: Path) -> None:

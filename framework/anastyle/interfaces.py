@@ -122,6 +122,7 @@ class Component(nn.Module, ABC):
     class Config:
         """The person's choices. What the program knows arrives as keyword arguments."""
 
+    version: ClassVar[int] = 1  # raised when the same options come to train something else; stored stages are left then
     config: Any
 
     def __init__(self, config: Any) -> None:

@@ -75,7 +75,8 @@ def _identity(name: str, mapping: dict[str, Any] | None) -> Any:
     if mapping is None:
         return None
     cls, config = section(REGISTRIES[name], mapping, name)
-    return {**mapping, "weights": [weights.identity(checkpoint) for checkpoint in cls.checkpoints(config)]}
+    read = {**mapping, "weights": [weights.identity(checkpoint) for checkpoint in cls.checkpoints(config)]}
+    return {**read, "version": cls.version} if cls.version > 1 else read
 
 
 def settings_of(node: Node) -> Any:

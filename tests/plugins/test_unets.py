@@ -58,6 +58,21 @@ def test_sdxl_from_scratch_fits_an_embedder_of_its_width(tmp_path, capsys, monke
     assert "takes a pooled embedding of 7 numbers, and the embedder's has" in capsys.readouterr().err
 
 
+def test_the_image_stream_starts_as_the_checkpoint_and_the_mask_stream_elsewhere(autoencoder, tmp_path):
+    options = BACKBONES.get("sd15").tiny(tmp_path)
+    alone, pair = (
+        cls(cls.Config(**options), autoencoder=autoencoder, image_size=32).eval()
+        for cls in map(BACKBONES.get, ("sd15", "medsegfactory"))
+    )
+    latent, at = torch.randn(2, *alone.noise_shape()), torch.tensor([500, 500])
+    asked = Condition(torch.randn(2, 3, 12), torch.ones(2, 3, dtype=torch.bool))
+
+    with torch.no_grad():
+        image, mask = pair.predict(latent.repeat(1, 2, 1, 1), at, asked).chunk(2, dim=1)
+        torch.testing.assert_close(image, alone.predict(latent, at, asked))
+    assert not torch.allclose(image, mask, atol=1e-2)
+
+
 def test_streams_see_each_other_once_trained(autoencoder, shaken):
     backbone = made("medsegfactory", autoencoder).eval()
     latent, at = torch.randn(2, *backbone.noise_shape()), torch.tensor([500, 500])

@@ -89,10 +89,8 @@ def cost_values(painted: Path) -> dict[str, Value]:
 
 def training_value(plan: dict[str, Node]) -> Value:
     """Return how long every stage that a run stands on was trained, whichever run trained it."""
-    trained = [node for node in plan.values() if PLANS[node.stage].trained]
-    minutes = sum(map(training_seconds, trained)) / 60
-    stages = ", ".join(node.stage for node in trained)
-    return Value(minutes, n=1, protocol=f"Minutes of training, checkpoints included, pauses not: {stages}")
+    minutes = sum(training_seconds(node) for node in plan.values() if PLANS[node.stage].trained) / 60
+    return Value(minutes, n=1, protocol="Minutes of training, of every stage that the row stands on, pauses left out")
 
 
 def training_seconds(node: Node) -> float:

@@ -86,14 +86,14 @@ class UNet(LatentDiffusion):
             timestep,
             encoder_hidden_states=condition.tokens.to(dtype),
             encoder_attention_mask=condition.mask,
-            added_cond_kwargs=self.beside(condition, dtype),
             return_dict=False,
+            **self.beside(condition, dtype),
         )[0]
         return out.float()
 
-    def beside(self, condition: Condition, dtype: torch.dtype) -> dict[str, Tensor] | None:
+    def beside(self, condition: Condition, dtype: torch.dtype) -> dict[str, Any]:
         """Return what beside tokens the network is told."""
-        return None
+        return {}
 
     @classmethod
     def tiny(cls, folder: Path) -> dict[str, Any]:

@@ -1,8 +1,9 @@
 """MedSegFactory (Mao et al. 2025): an image and its mask, painted together by two streams that look at each other.
 
-Both streams run through one U-Net of Stable Diffusion as the two halves of a batch; a learned token tells them apart,
-and behind each attention block either attends to the other (joint cross-attention). The authors released inference
-alone: how it is trained here, from masks encoded as images, is ours.
+Both streams run through one U-Net of Stable Diffusion as the two halves of a batch, and behind each attention block
+either attends to the other (joint cross-attention). What tells them apart is learned and added to the embedding of the
+timestep, which every residual block hears; the authors' prompts say "image" or "label", a word among many. They
+released inference alone: how it is trained here, from masks encoded as images, is ours.
 """
 
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ class MedSegFactory(UNet):
 
         path: str | None = HUB
 
+    version = 2  # the streams were told apart by a token
     architectures = SD15.architectures
     encodes = ("image", "mask")
 
@@ -33,7 +35,7 @@ class MedSegFactory(UNet):
         super().__init__(config, autoencoder=autoencoder, image_size=image_size)
         self._adapters = super().adapter_sizes()  # joint attention has none: it is trained whole
         join(self.unet)
-        self.streams = nn.Parameter(0.02 * torch.randn(2, 1, self.width))  # one more token for each stream
+        self.unet.class_embedding = stream_embedding(self.unet.time_embedding.linear_2.out_features)
         self.exports = ()  # no other program knows joint attention
 
     @torch.no_grad()
@@ -47,13 +49,15 @@ class MedSegFactory(UNet):
 
     def ask(self, network: Any, latent: Tensor, timestep: Tensor, condition: Condition) -> Tensor:
         """Return what the U-Net predicts for both streams of latents (B, 2C, h, w)."""
-        count = len(latent)
-        token = self.streams.to(condition.tokens.dtype).repeat_interleave(count, dim=0)  # (2B, 1, width)
-        tokens = torch.cat([condition.tokens.repeat(2, 1, 1), token], dim=1)
-        mask = torch.cat([condition.mask, torch.ones_like(condition.mask[:, :1])], dim=1).repeat(2, 1)
         streams = torch.cat(latent.chunk(2, dim=1))  # (2B, C, h, w)
-        predicted = super().ask(network, streams, timestep.repeat(2), Condition(tokens, mask))
+        both = Condition(condition.tokens.repeat(2, 1, 1), condition.mask.repeat(2, 1))
+        predicted = super().ask(network, streams, timestep.repeat(2), both)
         return torch.cat(predicted.chunk(2), dim=1)
+
+    def beside(self, condition: Condition, dtype: torch.dtype) -> dict[str, Any]:
+        """Return which stream each half of the batch is."""
+        count = len(condition.tokens) // 2
+        return {"class_labels": torch.arange(2, device=condition.tokens.device).repeat_interleave(count)}
 
     def adapter_sizes(self) -> dict[str, int]:
         """Return what adapters of this rank count, by the set of their targets."""
@@ -73,6 +77,14 @@ class MedSegFactory(UNet):
         """Return images, and masks in [0, 1]."""
         drawn = self.autoencoder.decode(latent.chunk(2, dim=1)[1])
         return Sample(self.shown(latent), ((drawn.mean(dim=1, keepdim=True) + 1) / 2).clamp(0, 1))
+
+
+def stream_embedding(width: int) -> nn.Embedding:
+    """Return what is added for each stream: nothing yet for the image's, which is what a checkpoint paints."""
+    embedding = nn.Embedding(2, width)
+    with torch.no_grad():
+        embedding.weight[0] = 0
+    return embedding
 
 
 class Joint(nn.Module):

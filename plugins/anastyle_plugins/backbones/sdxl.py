@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from anastyle import BACKBONES, Autoencoder, Condition
 from anastyle_plugins.backbones._unet import UNet
@@ -59,12 +58,13 @@ class SDXL(UNet):
         sizes = self.unet.config
         self.pooled = sizes.projection_class_embeddings_input_dim - 6 * sizes.addition_time_embed_dim
 
-    def beside(self, condition: Condition, dtype: torch.dtype) -> dict[str, Tensor] | None:
+    def beside(self, condition: Condition, dtype: torch.dtype) -> dict[str, Any]:
         """Return the pooled embedding (B, P), and original size, crop and target size (B, 6)."""
         assert condition.pooled is not None
         side = self.image_size
         sizes = torch.tensor([side, side, 0, 0, side, side], device=condition.tokens.device)
-        return {"text_embeds": condition.pooled.to(dtype), "time_ids": sizes.expand(len(condition.tokens), 6).to(dtype)}
+        sizes = sizes.expand(len(condition.tokens), 6)
+        return {"added_cond_kwargs": {"text_embeds": condition.pooled.to(dtype), "time_ids": sizes.to(dtype)}}
 
     @classmethod
     def small(cls) -> dict[str, Any]:
