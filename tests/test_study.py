@@ -2,17 +2,21 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from anastyle import FUSERS
 from anastyle.checkpoint import load_tensors
 from anastyle.cli import main
+from anastyle.evaluation import measure
 from anastyle.experiment import read
+from anastyle.parts import Parts
 from anastyle.run import Conductor, run_experiment
 
 ROOT = Path(__file__).parents[1]
@@ -162,6 +166,28 @@ def test_generated_images_do_not_depend_on_the_batch(study: Path, monkeypatch: p
     first = load_tensors(plans[0]["generate"].folder / "images.safetensors")["images"].int()
     second = load_tensors(batched.plan(batched.experiment.runs[0])["generate"].folder / "images.safetensors")["images"]
     assert (first - second.int()).abs().max() <= 1
+
+
+def test_a_run_stopped_before_it_was_measured_is_measured_behind_its_own_autoencoder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen, decoded = [], measure.decoded
+
+    def watched(parts: Parts, *args: Any) -> Any:
+        seen.append(parts.autoencoder.fingerprint())
+        return decoded(parts, *args)
+
+    monkeypatch.setenv("ANASTYLE_TRACKING", "off")
+    monkeypatch.setattr(measure, "decoded", watched)
+    tuning = "stages.autoencode={steps: 2, batch_size: 8, weights: {reconstruction: 1, gradient: 1, kl: 1e-4}}"
+    words = [*SMALL, f"output={tmp_path}", "only=full", "autoencoder.tune=true", tuning]
+    assert run_experiment(read(SMOKE, words)) == 0
+
+    shutil.rmtree(tmp_path / "store" / "evaluate")
+    assert run_experiment(read(SMOKE, words)) == 0
+
+    assert len(seen) == 2
+    assert seen[0] == seen[1]
 
 
 def test_a_variant_that_fails_leaves_a_partial_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

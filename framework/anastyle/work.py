@@ -62,6 +62,7 @@ class Work:
             elif node.stage == "generate":
                 self.generate(node)
             else:
+                self.load("autoencode")  # what a ceiling is measured behind
                 measure(node, self.plan, self.parts, self.output, self.device, self.tracker)
 
     def stage(self, name: str) -> Stage:
