@@ -6,6 +6,7 @@ DeepSpeed's ZeRO, any stage. What they give to a checkpoint is the same: every t
 
 import logging
 import math
+import warnings
 from collections.abc import Mapping
 from contextlib import nullcontext
 from copy import deepcopy
@@ -122,6 +123,7 @@ class Shared:
         if settings.precision == "fp16":
             raise ConfigError(f"stages.{stage.name}.precision: fp16 does not go with DeepSpeed. Use bf16 or no.")
         logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+        warnings.filterwarnings("ignore", r"`torch\.distributed\.\w+` is deprecated", FutureWarning)  # at every step
         passes, size = settings.shared(accelerator.num_processes)
         assert accelerator.deepspeed_plugin is not None
         accelerator.deepspeed_plugin.deepspeed_config |= {  # all of it: one plugin serves every stage

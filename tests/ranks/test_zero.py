@@ -72,3 +72,10 @@ def test_bfloat16_trains_under_zero(zero, trained):
     left = trained(zero, "precision=bf16")
 
     assert {str(tensor.dtype) for name, tensor in left.weights.items() if "num" not in name} == {"torch.float32"}
+
+
+def test_deepspeed_does_not_warn_at_every_step(launch, tmp_path):
+    done = launch(ZERO["zero2"], PROGRAM, tmp_path, PYTHONWARNINGS="default")
+
+    assert done.returncode == 0
+    assert "all_gather_into_tensor" not in done.stderr
