@@ -62,6 +62,19 @@ def test_what_few_captions_tell_and_what_all_tell_alike_is_left_out():
     assert set(shares(asked, asked)[0]) == {"faithful_mean", "faithful/anatomy/size", "faithful/style/colour"}
 
 
+def test_the_interval_of_the_mean_is_that_of_the_mean_where_captions_tell_different_things():
+    asked = [said if row % 3 else {"style/colour": said["style/colour"]} for row, said in enumerate(words(0))]
+    half = [{**said, "style/colour": "red"} for said in words(0)]
+
+    _, values = shares(half, asked)
+
+    mean, parts = values["faithful_mean"], [values[f"faithful/{name}"] for name in ("anatomy/size", "style/colour")]
+    assert mean.value == pytest.approx(sum(part.value for part in parts) / 2)
+    assert mean.low < mean.value < mean.high
+    widths = [part.high - part.low for part in (mean, parts[1])]
+    assert widths[0] < widths[1], "one of its two parts is certain"
+
+
 def test_chance_is_over_pairs_of_two():
     assert by_chance(np.array(["a", "b"]), np.array(["a", "b"])) == 0
     assert by_chance(np.array(["b", "a"]), np.array(["a", "b"])) == 1

@@ -7,6 +7,7 @@ somebody else would need to compute it again.
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from anastyle.errors import DataError
@@ -114,7 +115,10 @@ def judged_values(
 
 def mean_value(parts: list[Value], right: Array, protocol: str, settings: Settings) -> Value:
     """Return the mean of shares; ``right`` (parts, n) is what they are shares of, NaN where nothing is known."""
-    _, low, high = share(np.nanmean(right, axis=0), settings)
+    low, high = None, None
+    if settings.draws:
+        drawn = _drawn(right.shape[1], settings, stream=2)
+        low, high = _inner(np.mean([np.nanmean(part[drawn], axis=1) for part in right], axis=0))
     decoded = [part.decoded for part in parts if part.decoded is not None]
     return Value(
         float(np.mean([part.value for part in parts])),
@@ -132,7 +136,15 @@ def share(hits: Array, settings: Settings, *, stream: int = 2) -> tuple[float, f
     """Return the mean of hits (n,), or of any amounts, and its 95 % bootstrap interval over images."""
     if not settings.draws:
         return float(hits.mean()), None, None
-    rng = np.random.default_rng([settings.seed, stream])
-    draws = hits[rng.integers(len(hits), size=(settings.draws, len(hits)))].mean(axis=1)
+    return float(hits.mean()), *_inner(hits[_drawn(len(hits), settings, stream=stream)].mean(axis=1))
+
+
+def _drawn(count: int, settings: Settings, *, stream: int) -> NDArray[np.int64]:
+    """Return the images of each bootstrap sample, (draws, count)."""
+    return np.random.default_rng([settings.seed, stream]).integers(count, size=(settings.draws, count))
+
+
+def _inner(draws: Array) -> tuple[float, float]:
+    """Return the bounds of the inner 95 % of draws."""
     low, high = np.percentile(draws, [2.5, 97.5])
-    return float(hits.mean()), float(low), float(high)
+    return float(low), float(high)
