@@ -7,10 +7,10 @@ somebody else would need to compute it again.
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from anastyle.errors import DataError
+from anastyle.evaluation.bootstrap import share
 from anastyle.evaluation.distances import Array
 from anastyle.evaluation.judge import LABEL, Examples, Judge, answers_of, pixels
 from anastyle.evaluation.measures import distance_values
@@ -115,36 +115,12 @@ def judged_values(
 
 def mean_value(parts: list[Value], right: Array, protocol: str, settings: Settings) -> Value:
     """Return the mean of shares; ``right`` (parts, n) is what they are shares of, NaN where nothing is known."""
-    low, high = None, None
-    if settings.draws:
-        drawn = _drawn(right.shape[1], settings, stream=2)
-        low, high = _inner(np.mean([np.nanmean(part[drawn], axis=1) for part in right], axis=0))
     decoded = [part.decoded for part in parts if part.decoded is not None]
     return Value(
-        float(np.mean([part.value for part in parts])),
-        low,
-        high,
+        *share(right, settings),
         floor=float(np.mean([part.floor or 0.0 for part in parts])),
         n=right.shape[1],
         protocol=protocol,
         ceiling=float(np.mean([part.ceiling or 0.0 for part in parts])),
         decoded=float(np.mean(decoded)) if decoded else None,
     )
-
-
-def share(hits: Array, settings: Settings, *, stream: int = 2) -> tuple[float, float | None, float | None]:
-    """Return the mean of hits (n,), or of any amounts, and its 95 % bootstrap interval over images."""
-    if not settings.draws:
-        return float(hits.mean()), None, None
-    return float(hits.mean()), *_inner(hits[_drawn(len(hits), settings, stream=stream)].mean(axis=1))
-
-
-def _drawn(count: int, settings: Settings, *, stream: int) -> NDArray[np.int64]:
-    """Return the images of each bootstrap sample, (draws, count)."""
-    return np.random.default_rng([settings.seed, stream]).integers(count, size=(settings.draws, count))
-
-
-def _inner(draws: Array) -> tuple[float, float]:
-    """Return the bounds of the inner 95 % of draws."""
-    low, high = np.percentile(draws, [2.5, 97.5])
-    return float(low), float(high)

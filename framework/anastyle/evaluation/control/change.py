@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from anastyle.data.images import OPPONENT
-from anastyle.evaluation.evaluate import share
+from anastyle.evaluation.bootstrap import share
 from anastyle.evaluation.reference import Settings
 from anastyle.evaluation.values import Value
 

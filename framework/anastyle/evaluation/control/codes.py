@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from anastyle.evaluation.evaluate import share
+from anastyle.evaluation.bootstrap import share
 from anastyle.evaluation.reference import Settings
 from anastyle.evaluation.values import Value
 from anastyle.interfaces import Factors

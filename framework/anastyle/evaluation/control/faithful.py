@@ -14,7 +14,8 @@ from PIL import Image
 from torch import Tensor
 
 from anastyle.data.images import picture_of
-from anastyle.evaluation.evaluate import mean_value, share
+from anastyle.evaluation.bootstrap import share
+from anastyle.evaluation.evaluate import mean_value
 from anastyle.evaluation.judge import Examples
 from anastyle.evaluation.reference import Settings
 from anastyle.evaluation.utility.arms import Pool, pool

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from anastyle.evaluation.bootstrap import mean, share
 from anastyle.evaluation.reference import Settings
 from anastyle.evaluation.values import Value
 from anastyle.interfaces import Factors
@@ -71,19 +72,7 @@ def _changes(
 
 def _value(changed: Hits, moved: Hits, protocol: str, settings: Settings) -> Value:
     """Return the mean over factors with its 95 % interval over pairs, and the floor."""
-    low = high = None
-    if settings.draws:
-        rng = np.random.default_rng([settings.seed, 3])
-        pairs = changed.shape[1]
-        means = [mean(changed[:, rng.integers(pairs, size=pairs)]) for _ in range(settings.draws)]
-        low, high = (float(bound) for bound in np.percentile(means, [2.5, 97.5]))
-    return Value(mean(changed), low, high, floor=mean(moved), n=changed.shape[1], protocol=protocol)
-
-
-def mean(hits: Hits) -> float:
-    """Return the mean over factors of the mean over pairs; a factor that is never asked is left out."""
-    rows = [row[~np.isnan(row)] for row in hits]
-    return float(np.mean([row.mean() for row in rows if len(row)]))
+    return Value(*share(changed, settings, stream=3), floor=mean(moved), n=changed.shape[1], protocol=protocol)
 
 
 def _protocol(text: str, kind: str, judge: str, draws: int) -> str:

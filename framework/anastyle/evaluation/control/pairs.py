@@ -4,7 +4,7 @@ import numpy as np
 import torch.nn.functional as F
 from torch import Tensor
 
-from anastyle.evaluation.evaluate import share
+from anastyle.evaluation.bootstrap import share
 from anastyle.evaluation.reference import Settings
 from anastyle.evaluation.utility.metrics import dice
 from anastyle.evaluation.values import Value
