@@ -76,7 +76,7 @@ def _identity(name: str, mapping: dict[str, Any] | None) -> Any:
         return None
     cls, config = section(REGISTRIES[name], mapping, name)
     read = {**mapping, "weights": [weights.identity(checkpoint) for checkpoint in cls.checkpoints(config)]}
-    return {**read, "version": cls.version} if cls.version > 1 else read
+    return {**read, "version": cls.version} if cls.version > 1 else read  # stages older than versions are found
 
 
 def settings_of(node: Node) -> Any:

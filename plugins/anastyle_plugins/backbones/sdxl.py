@@ -62,9 +62,9 @@ class SDXL(UNet):
         """Return the pooled embedding (B, P), and original size, crop and target size (B, 6)."""
         assert condition.pooled is not None
         side = self.image_size
-        sizes = torch.tensor([side, side, 0, 0, side, side], device=condition.tokens.device)
+        sizes = torch.tensor([side, side, 0, 0, side, side], dtype=dtype, device=condition.tokens.device)
         sizes = sizes.expand(len(condition.tokens), 6)
-        return {"added_cond_kwargs": {"text_embeds": condition.pooled.to(dtype), "time_ids": sizes.to(dtype)}}
+        return {"added_cond_kwargs": {"text_embeds": condition.pooled.to(dtype), "time_ids": sizes}}
 
     @classmethod
     def small(cls) -> dict[str, Any]:
