@@ -10,7 +10,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
 
@@ -71,8 +71,15 @@ def refuse_damaged(folder: Path) -> None:
         raise DataError(f"{folder}: is damaged. Delete it, it will be made anew.\n{listing(problems)}")
 
 
+def remove_folder(folder: Path) -> None:
+    """Remove a folder, if it is there, so that at no moment a part of it bears its name."""
+    with suppress(FileNotFoundError):
+        os.rename(folder, _aside(folder))
+    remove_leftovers(folder.parent, folder.name)
+
+
 def remove_leftovers(folder: Path, name: str = "*") -> None:
-    """Remove what a killed process left half written in a folder, of all names or of one.
+    """Remove what a killed process left half written or half removed in a folder, of all names or of one.
 
     Only for names that no other process writes to.
     """
@@ -96,7 +103,7 @@ def _seal(folder: Path) -> None:
 def _put(source: Path, target: Path) -> None:
     aside = None
     if target.exists():
-        aside = target.parent / f".old-{target.name}-{uuid4().hex[:12]}"
+        aside = _aside(target)
         os.rename(target, aside)
     os.rename(source, target)
     _flush(target.parent)
@@ -104,11 +111,8 @@ def _put(source: Path, target: Path) -> None:
         shutil.rmtree(aside, ignore_errors=True)
 
 
-def _drop(folder: Path) -> None:
-    """Remove a folder so that at no moment a part of it bears its name."""
-    aside = folder.parent / f".old-{folder.name}-{uuid4().hex[:12]}"
-    os.rename(folder, aside)
-    shutil.rmtree(aside, ignore_errors=True)
+def _aside(folder: Path) -> Path:
+    return folder.parent / f".old-{folder.name}-{uuid4().hex[:12]}"
 
 
 def _seal_of(folder: Path) -> dict[str, dict] | None:
@@ -260,7 +264,7 @@ def save_checkpoint(
             save_tensors(temporary / f"{name}.safetensors", tensors)
         write_json(temporary / "state.json", {**state, "step": step})
     for old in checkpoints(folder)[max(keep, 1) :]:
-        _drop(old)
+        remove_folder(old)
     return target
 
 
@@ -285,7 +289,7 @@ def newest_checkpoint(folder: Path, say: Callable[[str], None]) -> Path | None:
         if not problems:
             for bad, problem in damaged:
                 say(f"skipped {bad.name}, which is damaged ({problem}); continuing from {path.name}")
-                shutil.rmtree(bad, ignore_errors=True)
+                remove_folder(bad)
             return path
         damaged.append((path, problems[0]))
     if damaged:

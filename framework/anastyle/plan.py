@@ -7,13 +7,12 @@ variants that agree in all of this share one training.
 
 import hashlib
 import json
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from anastyle import weights
-from anastyle.checkpoint import is_complete
+from anastyle.checkpoint import is_complete, remove_folder
 from anastyle.config import section, typed
 from anastyle.experiment import STAGES, Run
 from anastyle.registry import REGISTRIES
@@ -94,7 +93,7 @@ def weight(node: Node, examples: int) -> int:
 def forget(node: Node) -> None:
     """Remove what a stage left, finished or under way."""
     for folder in (node.folder, working(node)):
-        shutil.rmtree(folder, ignore_errors=True)
+        remove_folder(folder)
 
 
 def working(node: Node) -> Path:

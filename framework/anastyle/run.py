@@ -11,6 +11,7 @@ import time
 from PIL import Image
 
 from anastyle.check import check
+from anastyle.checkpoint import remove_folder
 from anastyle.data.prepare import prepared
 from anastyle.data.split import PreparedSet
 from anastyle.devices import agreed, together, use_all_cores
@@ -176,7 +177,7 @@ class Conductor:
                     return
         tracker.replay(node.folder / "metrics.jsonl")
         if is_main():
-            shutil.rmtree(working(node), ignore_errors=True)
+            remove_folder(working(node))
 
     def run(self, run: Run, study: Study, progress: Progress) -> None:
         """Bring one run to its end."""

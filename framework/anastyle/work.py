@@ -12,6 +12,7 @@ from anastyle.checkpoint import (
     load_tensors,
     load_trainable_state,
     refuse_damaged,
+    remove_folder,
     save_tensors,
     trainable_state,
     write_folder,
@@ -115,7 +116,7 @@ class Work:
         if is_main():
             with write_folder(node.folder) as folder:
                 self.finish(node, stage, folder, before)
-            shutil.rmtree(working(node), ignore_errors=True)
+            remove_folder(working(node))
         stage.requires_grad_(False).eval()
         self._loaded.add(node.stage)
 

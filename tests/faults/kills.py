@@ -45,9 +45,9 @@ def study(child: Child, words: Sequence[str], awake: Path | None = None) -> Call
     def job() -> int:
         for owner, name, title in (
             (work.Work, "train", "training"), (work.Work, "generate", "generating"), (work, "measure", "measuring"),
-            (checkpoint, "save_checkpoint", "saving a checkpoint"), (checkpoint, "_drop", "removing a checkpoint"),
-            (work.Work, "finish", "storing a stage"), (study_end, "write_tables", "writing the table"),
-            (study_end, "write_report", "writing the report"),
+            (checkpoint, "save_checkpoint", "saving a checkpoint"), (work.Work, "finish", "storing a stage"),
+            (checkpoint, "remove_folder", "removing checkpoints"), (work, "remove_folder", "removing checkpoints"),
+            (study_end, "write_tables", "writing the table"), (study_end, "write_report", "writing the report"),
         ):  # fmt: skip
             child.noting(owner, name, title)
         cost = work.cost

@@ -98,6 +98,13 @@ def test_a_kill_at_any_change_of_the_disk_costs_nothing(trainings: dict[str, Any
     assert found["differing"] == found["broken"] == []
 
 
+def test_a_kill_while_checkpoints_are_removed_leaves_no_part_of_them(trainings: dict[str, Any]) -> None:
+    found = trainings["removals"]
+
+    assert found["kills"] > 5
+    assert found["broken"] == []
+
+
 @pytest.mark.parametrize(
     ("how", "code", "newest"),
     [("term", 143, "checkpoint-3"), ("int", 130, "checkpoint-3"), ("twice", -15, "checkpoint-2")],

@@ -6,6 +6,7 @@ A program of its own, so that it may fork: ``python tests/faults/trainings.py FO
 import json
 import logging
 import os
+import shutil
 import signal
 import sys
 import time
@@ -39,7 +40,7 @@ def job(folder: Path, child: Child, stage: type[Toy] = Toy):
     def training() -> int:
         logging.basicConfig()
         child.noting(checkpoint, "save_checkpoint", "saving")
-        child.noting(checkpoint, "_drop", "removing")
+        child.noting(checkpoint, "remove_folder", "removing")
         child.noting(stage, "forward", "step")
         torch.save(train(folder, stage(), **SETTINGS), folder / "weights.pt")
         return 0
@@ -73,6 +74,19 @@ def every_change(root: Path, straight: tuple[dict, list], changes: int) -> dict:
     return {"places": places, "differing": differing, "broken": broken}
 
 
+def removals(root: Path, finished: Path) -> dict:
+    """Kill the removal of a training's folder at each change of the disk; name what was left in part, or for good."""
+    broken, number, code, folder = [], 0, -signal.SIGKILL, root / "removed" / "stage.work"
+    while code == -signal.SIGKILL:
+        shutil.copytree(finished, folder)
+        number += 1
+        code = Child().run(lambda: checkpoint.remove_folder(folder), root / "log", fatal=number)
+        broken += [str(path) for path in checkpoints(folder) if verify(path)]
+        checkpoint.remove_folder(folder)
+        broken += [str(path) for path in folder.parent.iterdir()]
+    return {"kills": number - 1, "broken": broken}
+
+
 def signals(root: Path, straight: tuple[dict, list]) -> dict:
     """Send signals in the middle of a long step; say how the training ended, and whether it went on to the same end."""
     found = {}
@@ -101,7 +115,11 @@ def main(root: Path) -> None:
     train(root / "first", **SETTINGS)  # wakes what torch only imports when it first trains
     assert child.run(job(root / "straight", child), root / "log") == 0, (root / "log").read_text()
     straight = outcome(root / "straight")
-    found = {"every_change": every_change(root, straight, child.changes), "signals": signals(root, straight)}
+    found = {
+        "every_change": every_change(root, straight, child.changes),
+        "removals": removals(root, root / "straight"),
+        "signals": signals(root, straight),
+    }
     print(json.dumps(found))
 
 

@@ -17,6 +17,7 @@ from filelock import FileLock
 from optuna.trial import FrozenTrial, TrialState
 
 from anastyle.check import check
+from anastyle.checkpoint import remove_folder
 from anastyle.config import typed
 from anastyle.devices import agreed, use_all_cores
 from anastyle.environment import environment
@@ -297,7 +298,7 @@ class Worker:
         node = self.conductor.plan(run)[PRUNED]
         with turn(self.experiment.output, node.folder, say):
             if is_main():
-                shutil.rmtree(working(node), ignore_errors=True)
+                remove_folder(working(node))
 
     def judge(self, metrics: dict[str, float]) -> None:
         """Write down what a finished trial was worth.
