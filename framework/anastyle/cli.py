@@ -15,6 +15,7 @@ from typing import Any
 
 from anastyle import __version__
 from anastyle.errors import PROBLEMS, AnastyleError, ConfigError, LostError, did_you_mean
+from anastyle.speaker import is_main, say
 from anastyle.verbs import add_verbs
 
 Args = argparse.Namespace
@@ -40,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         report(error, debug=args.debug)
         return error.exit_code
     except KeyboardInterrupt:
-        if is_first_rank():
+        if is_main():
             print("stopped", file=sys.stderr)
         return 130
     except BrokenPipeError:  # `anastyle list | head`
@@ -55,23 +56,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def report(error: AnastyleError, *, debug: bool) -> None:
     """Print an error in at most five lines, from the first rank only, unless it may be the one that is gone."""
-    if not (is_first_rank() or isinstance(error, LostError)):
+    if not (is_main() or isinstance(error, LostError)):
         return
     if debug:
         traceback.print_exception(error)
     lines = f"error: {error}".splitlines()
     print("\n".join(lines[:5]), file=sys.stderr)
-
-
-def is_first_rank() -> bool:
-    """Tell whether this process speaks, of those that a launcher started together."""
-    return os.environ.get("RANK", "0") == "0"
-
-
-def say(text: str) -> None:
-    """Print from the first rank only."""
-    if is_first_rank():
-        print(text, flush=True)
 
 
 def list_plugins(args: Args) -> int:

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 import psutil
 
 from anastyle.errors import PROBLEMS
+from anastyle.mlflow_link import wanted
 from anastyle.packages import Finding, below, drift, floors, installed, pairs, tested
 from anastyle.passwords import without_password
 
@@ -152,7 +153,7 @@ def deepspeed(found: dict[str, str]) -> list[Finding]:
 
 def tracking(output: Path) -> list[Finding]:
     """The MLflow store: is it there, and will it take a run?"""
-    if os.environ.get("ANASTYLE_TRACKING", "on").lower() in {"off", "0", "false", "no"}:
+    if not wanted():
         return [Finding("note", "switched off by ANASTYLE_TRACKING")]
     uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{(output / 'mlflow.db').absolute()}"
     shown, scheme = without_password(uri), urlsplit(uri).scheme.split("+")[0]

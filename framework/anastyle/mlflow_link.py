@@ -32,6 +32,11 @@ QUIET = {
 }
 
 
+def wanted() -> bool:
+    """Say whether MLflow takes part, by ``ANASTYLE_TRACKING``."""
+    return os.environ.get("ANASTYLE_TRACKING", "on").lower() not in {"off", "0", "false", "no"}
+
+
 def wake_mlflow() -> None:
     """Import MLflow with its telemetry off, unless somebody has decided on that, and without long waits."""
     if not any(name in os.environ for name in TELEMETRY):

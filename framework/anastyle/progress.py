@@ -7,7 +7,7 @@ from typing import TextIO
 
 from tqdm import tqdm
 
-from anastyle.tracking import is_main
+from anastyle.speaker import is_main
 
 LINE_EVERY = 10.0  # seconds between lines where there is no terminal
 

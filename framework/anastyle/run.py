@@ -25,7 +25,8 @@ from anastyle.passwords import without_password
 from anastyle.plan import Node, forget, nodes, weight, working
 from anastyle.progress import Progress
 from anastyle.signals import terminable
-from anastyle.tracking import Study, Tracker, is_main
+from anastyle.speaker import is_main, say
+from anastyle.tracking import Study, Tracker
 from anastyle.work import Work
 
 
@@ -39,7 +40,7 @@ def run_experiment(experiment: Experiment, *, fresh: bool = False, dry_run: bool
     use_all_cores()
     conductor = Conductor(experiment)
     if dry_run:
-        print(conductor.outline())
+        say(conductor.outline())
         return 0
     with terminable():
         return conductor.conduct(fresh=fresh)
@@ -107,7 +108,7 @@ class Conductor:
     def forget(self) -> None:
         """Remove what earlier runs of this experiment left."""
         for node in self.distinct().values():
-            with turn(self.experiment.output, node.folder, print):
+            with turn(self.experiment.output, node.folder, say):
                 if is_main():
                     forget(node)
         with together():
@@ -122,8 +123,8 @@ class Conductor:
         """
         done = all(node.done for node in self.distinct().values())
         if agreed(done and finished(self.experiment, self.measured()) and not fresh):
-            print(f"{self.experiment.name}: all {len(self.experiment.runs)} runs are finished; nothing to do.")
-            print(summary(self.experiment))
+            say(f"{self.experiment.name}: all {len(self.experiment.runs)} runs are finished; nothing to do.")
+            say(summary(self.experiment))
             return 0
         with claimed(self.experiment.output, map(self.experiment.run_folder, self.experiment.runs)):
             if fresh:
@@ -163,8 +164,8 @@ class Conductor:
             if plans:
                 for file in finish_study(self.experiment, plans, self.data(self.experiment.runs[0])):
                     study.artifact(file)
-                print(summary(self.experiment))
-            print(f"{len(left)} stages in {time.monotonic() - began:.0f} s. Compare the runs: {self.ui()}")
+                say(summary(self.experiment))
+            say(f"{len(left)} stages in {time.monotonic() - began:.0f} s. Compare the runs: {self.ui()}")
         study.close("failed" if failures else "finished")
         return PROBLEMS if failures else 0
 

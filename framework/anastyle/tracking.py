@@ -22,10 +22,11 @@ import yaml
 
 from anastyle.files import write_whole
 from anastyle.jsonlines import JsonLines, update_status
-from anastyle.mlflow_link import Link, wake_mlflow
+from anastyle.mlflow_link import Link, wake_mlflow, wanted
 from anastyle.outbox import Outbox, flatten, plain_name
 from anastyle.passwords import without_passwords
 from anastyle.sender import Sender
+from anastyle.speaker import is_main
 from anastyle.system_metrics import SystemMetrics
 
 if TYPE_CHECKING:
@@ -33,11 +34,6 @@ if TYPE_CHECKING:
 
 FLUSH_EVERY = 5.0  # seconds
 log = logging.getLogger("anastyle")
-
-
-def is_main() -> bool:
-    """Say whether this process is rank 0, the one that writes and shows."""
-    return int(os.environ.get("RANK") or 0) == 0
 
 
 class Study:
@@ -57,7 +53,7 @@ class Study:
         if not is_main():
             return
         if enabled is None:
-            enabled = os.environ.get("ANASTYLE_TRACKING", "on").lower() not in {"off", "0", "false", "no"}
+            enabled = wanted()
         self.folder.mkdir(parents=True, exist_ok=True)
         link = Link(self.output, os.environ.get("MLFLOW_EXPERIMENT_NAME") or name, enabled)
         if enabled:

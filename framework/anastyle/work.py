@@ -31,13 +31,14 @@ from anastyle.plan import Node, settings_of, weight, working
 from anastyle.progress import Progress
 from anastyle.settings import GenerateSettings
 from anastyle.shortage import memory_explained
+from anastyle.speaker import is_main
 from anastyle.stages import PLANS
 from anastyle.stages.generate import generate
 from anastyle.stages.records import align_codes, factor_maps
 from anastyle.stages.swaps import Swapped, pairs, swap
 from anastyle.stages.training import Align, Autoencode, Diffuse, Disentangle, Stage
 from anastyle.streams import seed_for
-from anastyle.tracking import Tracker, is_main
+from anastyle.tracking import Tracker
 from anastyle.trainer import fit
 
 CODES = 2000  # held-out images whose codes, and whose captions', are kept

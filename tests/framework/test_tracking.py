@@ -13,7 +13,8 @@ from PIL import Image
 from anastyle.jsonlines import JsonLines
 from anastyle.mlflow_link import Link
 from anastyle.outbox import flatten
-from anastyle.tracking import Study, is_main, update_status
+from anastyle.speaker import is_main
+from anastyle.tracking import Study, update_status
 
 CONFIG = {"fuser": {"name": "hffm", "dims": [1, 8]}, "stages": {"align": {"note": "x" * 400}}, "masks": None}
 

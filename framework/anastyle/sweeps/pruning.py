@@ -11,8 +11,8 @@ from anastyle.devices import agreed
 from anastyle.errors import Pruned
 from anastyle.jsonlines import JsonLines
 from anastyle.progress import Progress, Stage
+from anastyle.speaker import is_main
 from anastyle.sweeps.records import PRUNED
-from anastyle.tracking import is_main
 
 Report = Callable[[int, float], bool]
 """``report(step, loss)`` tells the storage, and says whether the trial should end."""

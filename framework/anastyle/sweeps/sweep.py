@@ -30,6 +30,7 @@ from anastyle.plan import CADENCE, active, forget, weight, working
 from anastyle.progress import Progress
 from anastyle.run import Conductor
 from anastyle.signals import terminable
+from anastyle.speaker import is_main, say
 from anastyle.stages import PLANS
 from anastyle.stages.settings import schema
 from anastyle.sweeps.book import Book, Taken, every, variant
@@ -37,7 +38,7 @@ from anastyle.sweeps.pruning import Pruning
 from anastyle.sweeps.records import PRUNED, Sweep
 from anastyle.sweeps.report import finish_sweep, finished, progress_line, summary
 from anastyle.sweeps.settings import leaves, read_sweep, trial_experiment
-from anastyle.tracking import Study, is_main
+from anastyle.tracking import Study
 
 LOOK_AGAIN = 5.0  # seconds between two looks at what other workers are doing
 T = TypeVar("T")
@@ -326,9 +327,3 @@ class Worker:
 
         self.agree(tell)
         self.taken = None
-
-
-def say(text: str) -> None:
-    """Tell the person, once."""
-    if is_main():
-        print(text, flush=True)
