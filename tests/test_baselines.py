@@ -18,7 +18,6 @@ ROWS = ["sd15", "sdxl", "pixart_alpha", "medsegfactory", "med_art", "vg_medgen"]
 SMALL = [
     "data.train=96",
     "data.test=64",
-    "data.image_size=32",
     "stages.disentangle={steps: 4, batch_size: 8}",
     "stages.align.steps=10",
     "stages.diffuse={steps: 4, batch_size: 8, warmup: 1}",
