@@ -9,8 +9,9 @@ from typing import Any
 
 from anastyle.config import refuse
 from anastyle.errors import MissingError
-from anastyle.experiment import STAGES, Config, Experiment
+from anastyle.experiment import STAGES, Config, Experiment, Run
 from anastyle.needs import gib, missing
+from anastyle.plan import active
 from anastyle.registry import REGISTRIES
 from anastyle.sweeps.settings import read_sweep
 from anastyle.sweeps.settings import summary as sweep_rows
@@ -111,8 +112,7 @@ def summary(experiment: Experiment) -> str:
     ]
     width = max(map(len, experiment.variants))
     rows += [("variant", f"{name:<{width}}  {_parts(config)}") for name, config in experiment.variants.items()]
-    configs = list(experiment.variants.values())
-    rows += [("stages", _stages(configs)), ("data", _data(configs[0]["data"]))]
+    rows += [("stages", _stages(experiment.runs)), ("data", _data(experiment.runs[0].config["data"]))]
     lines = [f"  {title:<8} {text}" for title, text in rows]
     return "\n".join([f"{experiment.file}: ok", *lines])
 
@@ -122,9 +122,11 @@ def _parts(config: Config) -> str:
     return " > ".join(parts) or "no parts"
 
 
-def _stages(configs: list[Config]) -> str:
-    found = {stage: [config["stages"][stage] for config in configs] for stage in STAGES}
-    sizes = {stage: dict.fromkeys(_size(one) for one in each if one is not None) for stage, each in found.items()}
+def _stages(runs: list[Run]) -> str:
+    sizes: dict[str, dict[str, None]] = {stage: {} for stage in STAGES}
+    for run in runs:
+        for stage in active(run):
+            sizes[stage][_size(run.config["stages"][stage])] = None
     return ", ".join(f"{stage} {' or '.join(each)}".strip() for stage, each in sizes.items() if each) or "none"
 
 

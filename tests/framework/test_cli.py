@@ -109,6 +109,12 @@ def test_check_says_ok_and_the_grid(file, capsys):
     assert "disentangle 3 steps, align 2 epochs" in text
 
 
+def test_check_names_only_stages_that_run(file, capsys):
+    assert main(["check", str(file), "aligner={name: token_reader}", "fuser={name: text_tokens}"]) == 0
+
+    assert "disentangle" not in capsys.readouterr().out, "nothing learns from an encoder"
+
+
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
