@@ -113,6 +113,8 @@ def test_check_names_only_stages_that_run(file, capsys):
     assert main(["check", str(file), "aligner={name: token_reader}", "fuser={name: text_tokens}"]) == 0
 
     assert "disentangle" not in capsys.readouterr().out, "nothing learns from an encoder"
+    assert main(["check", str(file), "aligner=null", "fuser=null", "stages.align=null"]) == 0
+    assert "disentangle 3 steps" in capsys.readouterr().out, "an encoder may be trained alone"
 
 
 @pytest.mark.parametrize(
