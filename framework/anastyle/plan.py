@@ -64,8 +64,7 @@ def active(run: Run) -> list[str]:
     """Return the stages a run goes through; what nothing reads is not trained. ``check`` has seen that they fit."""
     unread: tuple[str, ...] = ()
     if (chosen := run.config["aligner"]) is not None:
-        aligner, _ = section(REGISTRIES["aligner"], chosen, "aligner")
-        unread += () if aligner.trained else ("disentangle", "align")
+        unread += () if REGISTRIES["aligner"].get(chosen["name"]).trained else ("disentangle", "align")
     if (chosen := run.config["autoencoder"]) is not None:
         autoencoder, options = section(REGISTRIES["autoencoder"], chosen, "autoencoder")
         unread += () if autoencoder.trains(options) else ("autoencode",)
