@@ -139,10 +139,16 @@ class Encoder(Component):
     """Splits an image into anatomy and style. ``(config, *, image_size)``"""
 
     dims: FactorDims
+    looks: ClassVar[tuple[str, ...]] = ("image",)  # the fields of a batch that ``targets`` looks at, where it has them
 
     @abstractmethod
     def forward(self, image: Tensor) -> Factors:
         """Return the factors of images (B, 3, H, W); in eval mode the same answer every time."""
+
+    def targets(self, batch: Batch) -> Factors:
+        """Return what the words about a batch should come to mean; whatever is known of it may help."""
+        assert batch.image is not None
+        return self(batch.image)
 
     @abstractmethod
     def losses(self, batch: Batch) -> Losses:
@@ -182,6 +188,7 @@ class Aligner(Component):
 
     gives: ClassVar[frozenset[str]]  # of {"factors", "tokens"}
     trained: ClassVar[bool] = False  # does it need the align stage, and so an encoder?
+    dims: FactorDims | None = None  # of the factors it gives, where they are not the encoder's
 
     @abstractmethod
     def forward(self, embedded: Embedded) -> Reading:

@@ -76,7 +76,8 @@ class Parts:
     @cached_property
     def fuser(self) -> Fuser:
         """What turns readings into condition tokens of the backbone's width."""
-        dims, text, pooled = self.encoder.dims if self.encoder else None, self.embedder.dims, self.backbone.pooled
+        dims = self.aligner.dims or (self.encoder.dims if self.encoder else None)
+        text, pooled = self.embedder.dims, self.backbone.pooled
         fuser: Fuser = self._build(FUSERS, text=text, dims=dims, width=self.backbone.width)
         if pooled is not None and text.pooled != pooled:
             raise ConfigError(
@@ -123,8 +124,9 @@ class Parts:
 
         def compute() -> dict[str, torch.Tensor]:
             with torch.no_grad():
-                batches = in_order(split, ("image",), batch_size=64)
-                pairs = [encoder(to_device(batch, device).image) for batch in batches]
+                fields = [field for field in encoder.looks if field != "mask" or split.has_masks]
+                batches = in_order(split, fields, batch_size=64)
+                pairs = [encoder.targets(to_device(batch, device)) for batch in batches]
             return {name: torch.cat([getattr(pair, name).cpu() for pair in pairs]) for name in Factors._fields}
 
         tensors = cached(self.cache, {"what": "target", **self._pixels(split), "encoder": fingerprint}, compute)

@@ -40,8 +40,9 @@ def test_a_reading_holds_what_the_aligner_gives(make, embedded, dims):
     assert (reading.factors is not None) == ("factors" in aligner.gives)
     assert (reading.tokens is not None) == ("tokens" in aligner.gives)
     if reading.factors is not None:
-        assert reading.factors.anatomy.shape == (4, *dims.anatomy)
-        assert reading.factors.style.shape == (4, *dims.style)
+        given = aligner.dims or dims
+        assert reading.factors.anatomy.shape == (4, *given.anatomy)
+        assert reading.factors.style.shape == (4, *given.style)
     if reading.tokens is not None:
         assert reading.tokens.shape[0] == 4
         assert reading.mask.shape == reading.tokens.shape[:2]

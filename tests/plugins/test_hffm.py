@@ -48,8 +48,38 @@ def test_concatenated_factors_mix_in_every_token(reading):
     assert not torch.isclose(one[:, 1], other[:, 1]).all(dim=1).any()
 
 
-def test_both_fusers_give_as_many_tokens():
+def test_the_two_fusers_differ_in_branches_alone():
+    one, other = hffm(tokens=2), concat(tokens=4)
+
+    def norms(fuser):
+        return sum(isinstance(layer, torch.nn.LayerNorm) for layer in fuser.modules())
+
+    def linear(fuser):
+        return sum(layer.weight.numel() for layer in fuser.modules() if isinstance(layer, torch.nn.Linear))
+
     assert concat().config.tokens == 2 * hffm().config.tokens
+    assert one.types.shape == other.types.shape
+    assert (norms(one), norms(other)) == (2, 1)
+    assert linear(one) == linear(other)
+    for layer in (*one.modules(), *other.modules()):
+        if isinstance(layer, torch.nn.Linear):
+            assert layer.bias.eq(0).all()
+            assert layer.weight.abs().max() <= (6 / sum(layer.weight.shape)) ** 0.5  # Xavier's
+
+
+def test_half_of_the_concatenated_tokens_bear_each_mark(reading):
+    fuser = concat(tokens=4)
+    with torch.no_grad():
+        before = fuser(reading).tokens
+        fuser.types[1] += 1
+        moved = (fuser(reading).tokens - before).mean(dim=(0, 2))
+
+    torch.testing.assert_close(moved, torch.tensor([0.0, 0.0, 1.0, 1.0]))
+
+
+def test_an_odd_number_of_concatenated_tokens_is_refused():
+    with pytest.raises(ConfigError, match="even"):
+        concat(tokens=3)
 
 
 def test_more_tokens_may_be_asked_for(reading):

@@ -160,10 +160,49 @@ def test_outline_and_surface_are_of_the_lesion_that_the_head_sees(image):
     factors = encoder(image)
 
     assert factors.anatomy.shape[1:] == encoder.dims.anatomy == (1, 18)
-    assert factors.style.shape[1:] == encoder.dims.style == (1, 8 + 30)
+    assert factors.style.shape[1:] == encoder.dims.style == (1, 8 + 36)
     lesion = encoder.lesion(encoder.maps(image), image.shape[-2:])
     torch.testing.assert_close(factors.anatomy[:, 0, 0], lesion.mean(dim=(1, 2, 3)))
     torch.testing.assert_close(factors.style[:, 0, :8], encoder.style(encoder.maps(image), image).mean)
+
+
+def test_words_aim_at_the_true_lesion_where_a_mask_shows_it(image):
+    encoder = make(pool="outline", surface=True).eval()
+    mask = torch.zeros(4, 1, 16, 16)
+    mask[:, :, 4:10, 5:12] = 1
+    batch = Batch(keys=list("abcd"), index=torch.arange(4), image=image, mask=mask)
+
+    aimed = encoder.targets(batch)
+    batch.mask = None
+    seen = encoder.targets(batch)
+
+    torch.testing.assert_close(aimed.anatomy[:, 0, 0], mask.mean(dim=(1, 2, 3)))
+    inside = image[:, :, 5:9, 6:11].mean(dim=(2, 3))  # a pixel from the outline
+    torch.testing.assert_close(aimed.style[:, 0, -6:-3], inside)
+    torch.testing.assert_close(seen.anatomy, encoder(image).anatomy)
+    assert not torch.allclose(aimed.anatomy, seen.anatomy)
+
+
+def test_groups_are_the_same_numbers_as_tokens(image):
+    one = make(pool="outline", surface=True).eval()
+    parted = make(pool="outline", surface=True, groups=True).eval()
+    parted.load_state_dict(one.state_dict())
+
+    whole, tokens = one(image), parted(image)
+
+    assert tokens.anatomy.shape[1:] == parted.dims.anatomy == (4, 9)
+    assert tokens.style.shape[1:] == parted.dims.style == (4, 15)
+    for factor, name, sizes in zip(whole, ("anatomy", "style"), ((6, 9, 1, 2), (8, 15, 15, 6)), strict=True):
+        parts = getattr(tokens, name)
+        shown = torch.cat([parts[:, place, :size] for place, size in enumerate(sizes)], dim=1)
+        torch.testing.assert_close(shown, factor[:, 0])
+        assert all(parts[:, place, size:].eq(0).all() for place, size in enumerate(sizes))
+
+
+@pytest.mark.parametrize("options", [{"pool": "outline"}, {"surface": True}])
+def test_groups_need_what_they_part(options):
+    with pytest.raises(ConfigError, match=r"encoder\.groups"):
+        make(groups=True, **options)
 
 
 @pytest.mark.parametrize("options", [{"pool": "outline"}, {"surface": True}])

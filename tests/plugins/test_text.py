@@ -92,6 +92,30 @@ def test_a_dropped_caption_is_one_null_token() -> None:
     assert condition.pooled[1].abs().sum() == 0
 
 
+def test_a_caption_is_dropped_where_neither_factor_is_to_be_shown() -> None:
+    fuser = TextTokens(TextTokens.Config(), text=TextDims(4, 4), dims=None, width=4).eval()
+    reading = Reading(tokens=torch.randn(4, 5, 4), mask=torch.ones(4, 5, dtype=torch.bool), pooled=torch.randn(4, 4))
+
+    condition = fuser(reading, Keep(torch.tensor([True, True, False, False]), torch.tensor([True, False, True, False])))
+
+    assert condition.mask.sum(1).tolist() == [5, 5, 5, 1]
+
+
+def test_words_learn_their_interface_as_factors_do() -> None:
+    text = TextDims(token=12, pooled=4)
+    known, new = (
+        TextTokens(TextTokens.Config(project=kind), text=text, dims=None, width=12) for kind in ("auto", "branch")
+    )
+    tokens = torch.randn(2, 5, 12)
+    reading = Reading(tokens=tokens, mask=torch.ones(2, 5, dtype=torch.bool), pooled=torch.randn(2, 4))
+
+    assert torch.equal(known(reading).tokens, tokens)
+    assert [name for name, _ in known.named_parameters()] == ["null"]
+    assert new(reading).tokens.shape == tokens.shape
+    alone = Reading(tokens=tokens[:, 2:3], mask=reading.mask[:, :1], pooled=reading.pooled)
+    torch.testing.assert_close(new(reading).tokens[:, 2:3], new(alone).tokens)  # word by word
+
+
 def test_a_dropped_caption_is_the_empty_one(embedder: TfidfSVD) -> None:
     aligner = ALIGNERS.get("token_reader")(None, text=embedder.dims)
     fuser = TextTokens(TextTokens.Config(dropped="empty"), text=embedder.dims, dims=None, width=6).eval()

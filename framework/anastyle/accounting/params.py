@@ -80,10 +80,10 @@ def parts(run: Run) -> dict[str, Any]:
         encoder = build(ENCODERS, image_size=size(run))
         dims = encoder.dims if encoder else None
         text = build(EMBEDDERS).dims
-        build(ALIGNERS, text=text, dims=dims)
+        aligner = build(ALIGNERS, text=text, dims=dims)
         autoencoder = build(AUTOENCODERS)
         backbone = build(BACKBONES, autoencoder=autoencoder, image_size=size(run))
-        build(FUSERS, text=text, dims=dims, width=backbone.width)
+        build(FUSERS, text=text, dims=(aligner.dims if aligner else None) or dims, width=backbone.width)
     return built
 
 

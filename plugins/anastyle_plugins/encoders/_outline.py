@@ -12,7 +12,8 @@ REACH = 1.2  # how far from its centre a lesion is looked for, in half image wid
 HARMONICS = 8  # of the profile that are kept one by one
 FINE = 25  # first harmonic that is left to the image's own resolution
 PLACE = 6  # of the moments: area, centroid, extent
-OUTLINE = PLACE + HARMONICS + 4
+GROUPS = (PLACE, HARMONICS + 1, 1, 2)  # place, outline, symmetry, edge
+OUTLINE = sum(GROUPS)
 FAINT = 0.02  # a harmonic that cannot be seen, as a share of the radius
 
 

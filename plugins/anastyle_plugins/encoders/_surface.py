@@ -8,15 +8,16 @@ from torch import Tensor
 
 BLURS = (0.7, 1.4, 2.8)  # pixels of 64; a band lies between one and the next finer
 NUMBERS = 5  # of a band
-SURFACE = 2 * len(BLURS) * NUMBERS
+GROUPS = (len(BLURS) * NUMBERS, len(BLURS) * NUMBERS, 6)  # pattern inside, pattern outside, colours
+SURFACE = sum(GROUPS)
 MARGIN = 2  # pixels of 64 on either side of the outline that belong to neither surface
 FAINT = 1e-5  # energy that cannot be seen
 
 
 def surface(image: Tensor, lesion: Tensor) -> Tensor:
-    """Return (B, 30) numbers of the brightness of images (B, 3, H, W) in [-1, 1]; lesions (B, 1, H, W) are 0 or 1.
+    """Return (B, 36) numbers of images (B, 3, H, W) in [-1, 1]; lesions (B, 1, H, W) are 0 or 1.
 
-    Inside the lesion and outside it, for each of three bands of fineness:
+    Inside the lesion, then outside it, of the brightness in each of three bands of fineness:
 
     0   log energy: how much of this fineness there is; grain and pattern differ here
     1   skewness: bright dots or dark ones
@@ -24,14 +25,21 @@ def surface(image: Tensor, lesion: Tensor) -> Tensor:
     3   coherence of the structure tensor (Bigun and Granlund 1987), in [0, 1]: streaks
     4   fourfold order, in [0, 1]: lines that cross
 
-    None of them changes when the image is turned. Their phase is left out: no caption says where a dot is.
+    and last the mean red, green and blue inside and outside. None of them changes when the image is turned. Their phase
+    is left out: no caption says where a dot is.
     """
     scale = image.shape[-1] / 64
     levels = [image.mean(dim=1, keepdim=True)]
     levels += [blurred(levels[0], width * scale) for width in BLURS]
     inside, outside = sides(lesion, max(1, round(MARGIN * scale)))
     bands = [fine - coarse for fine, coarse in pairwise(levels)]
-    return torch.cat([described(band, side) for side in (inside, outside) for band in bands], dim=1)
+    colours = [colour(image, side) for side in (inside, outside)]
+    return torch.cat([*(described(band, side) for side in (inside, outside) for band in bands), *colours], dim=1)
+
+
+def colour(image: Tensor, where: Tensor) -> Tensor:
+    """Return the mean colour (B, 3) of images (B, 3, H, W) in one place (B, 1, H, W)."""
+    return (image * where).sum(dim=(2, 3)) / where.sum(dim=(2, 3)).clamp(min=1)
 
 
 def sides(lesion: Tensor, margin: int) -> tuple[Tensor, Tensor]:

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from anastyle import ENCODERS, Batch, ConfigError, Encoder, Encoding, FactorDims, Factors, Losses
+from anastyle_plugins.encoders import _outline, _surface
 from anastyle_plugins.encoders._moments import MOMENTS, moments
 from anastyle_plugins.encoders._outline import OUTLINE, outline
 from anastyle_plugins.encoders._surface import SURFACE, surface
@@ -27,6 +28,9 @@ class SDNet(Encoder):
 
     Left out: the released code's perceptual term, weight 0.1, because it needs pretrained VGG weights.
     """
+
+    version = 2
+    looks = ("image", "mask")
 
     @dataclass
     class Config(Encoder.Config):
@@ -46,8 +50,12 @@ class SDNet(Encoder):
         or ``outline``: place, shape, symmetry and edge of the lesion that the segmentation head finds (needs masks)."""
         grid: int = 4
         surface: bool = False
-        """Add texture and grain to the style, measured in the lesion and around it (it needs masks). A short code that
-        an image is rebuilt from leaves them out."""
+        """Add colour, texture and grain to the style, measured in the lesion and around it (it needs masks). A short
+        code that an image is rebuilt from leaves them out."""
+        groups: bool = False
+        """One token for each group of numbers, padded with zeros, so that a loud group does not drown a quiet one: of
+        anatomy place, outline, symmetry and edge; of style the code, the pattern inside, that outside and the colours.
+        Needs ``pool: outline`` and ``surface``. The paper: one token for all."""
         temperature: float = 1.0
         adain: Literal["shared", "learned"] = "shared"
         """``shared`` (the paper): only mean and std of the style code reach the decoder, the same in every channel.
@@ -72,7 +80,11 @@ class SDNet(Encoder):
         self.decoder = Decoder(maps, config)
         self.apply(xavier)
         widths = {"occupancy": maps, "grid": maps * config.grid**2, "moments": maps * MOMENTS, "outline": OUTLINE}
-        self.dims = FactorDims((1, widths[config.pool]), (1, config.style_dim + config.surface * SURFACE))
+        anatomy, style = widths[config.pool], config.style_dim + config.surface * SURFACE
+        self.parts = ((anatomy,), (style,))
+        if config.groups:
+            self.parts = (_outline.GROUPS, (config.style_dim, *_surface.GROUPS))
+        self.dims = FactorDims(*((len(part), max(part)) for part in self.parts))
 
     @classmethod
     def tiny(cls, tmp_path: Path) -> dict[str, Any]:
@@ -95,11 +107,15 @@ class SDNet(Encoder):
         seen = self.segmentor(maps).softmax(dim=1)[:, 1:].float()
         return (F.interpolate(seen, size, mode="bilinear") > 0.5).float()
 
-    def factors(self, image: Tensor, maps: Tensor, code: Tensor) -> Factors:
-        """Return the factors of images (B, 3, H, W) by their maps (B, K, h, w) and the mean of their code (B, S)."""
+    def factors(self, image: Tensor, maps: Tensor, code: Tensor, mask: Tensor | None = None) -> Factors:
+        """Return the factors of images (B, 3, H, W) by their maps (B, K, h, w) and the mean of their code (B, S).
+
+        Lesions are measured under their masks (B, 1, H, W), where these are given.
+        """
         pool, style = self.config.pool, code
-        measured = pool == "outline" or self.config.surface
-        lesion = self.lesion(maps, image.shape[-2:]) if measured else maps
+        lesion = maps
+        if pool == "outline" or self.config.surface:
+            lesion = self.lesion(maps, image.shape[-2:]) if mask is None else mask.float()
         if self.config.surface:
             style = torch.cat([code, surface(image.float(), lesion).to(code.dtype)], dim=1)
         if pool == "outline":
@@ -108,13 +124,21 @@ class SDNet(Encoder):
             anatomy = F.adaptive_avg_pool2d(maps, self.config.grid).flatten(1)
         else:
             anatomy = maps.mean(dim=(2, 3)) if pool == "occupancy" else moments(maps.float()).flatten(1)
-        return Factors(anatomy.unsqueeze(1), style.unsqueeze(1))
+        return Factors(*(grouped(factor, part) for factor, part in zip((anatomy, style), self.parts, strict=True)))
 
-    def forward(self, image: Tensor) -> Factors:
-        """Return anatomy (B, 1, D) and style (B, 1, S), the mean of the code, of images (B, 3, H, W)."""
+    def forward(self, image: Tensor, mask: Tensor | None = None) -> Factors:
+        """Return anatomy (B, N, D) and style (B, N, S), with the mean of the code, of images (B, 3, H, W)."""
         small = shrunk(image, self.config)
         maps = self.maps(small)
-        return self.factors(image, maps, self.style(maps, small).mean)
+        return self.factors(image, maps, self.style(maps, small).mean, mask)
+
+    def targets(self, batch: Batch) -> Factors:
+        """Return the factors of a batch, its lesions measured under their true masks where it has them.
+
+        Words tell of the lesion, not of what a segmentation head of a Dice near 0.9 makes of it.
+        """
+        assert batch.image is not None
+        return self(batch.image, batch.mask)
 
     def losses(self, batch: Batch) -> Losses:
         """Reconstruction (L1), KL, Dice of the lesion over the whole batch, and the code's regression (L1).
@@ -155,6 +179,12 @@ class SDNet(Encoder):
         mean = self.style(maps, small).mean
         rebuilt = F.interpolate(self.decoder(maps, mean), size, mode="bilinear")
         return Encoding(self.factors(image, maps, mean), F.interpolate(maps, size), rebuilt)
+
+
+def grouped(factor: Tensor, parts: tuple[int, ...]) -> Tensor:
+    """Return numbers (B, D) as a token for each part, (B, N, the largest part), padded with zeros."""
+    width = max(parts)
+    return torch.stack([F.pad(part, (0, width - part.shape[1])) for part in factor.split(parts, dim=1)], dim=1)
 
 
 class Code(NamedTuple):
@@ -304,5 +334,7 @@ def check(config: SDNet.Config, image_size: int) -> None:
         problems.append("encoder.style_dim: shared AdaIN reads its std, so 2 or more. Or set encoder.adain to learned.")
     if config.pool == "grid" and not 1 <= config.grid <= image_size // config.scale:
         problems.append(f"encoder.grid: {config.grid} cells a side, must be from 1 to {image_size // config.scale}.")
+    if config.groups and not (config.pool == "outline" and config.surface):
+        problems.append("encoder.groups: are those of pool=outline and surface=true. Set both, or groups to false.")
     if problems:
         raise ConfigError("\n".join(problems))

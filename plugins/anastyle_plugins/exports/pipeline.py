@@ -56,7 +56,7 @@ class TextSide(ModelMixin, ConfigMixin):
         cls, options = section(ALIGNERS, aligner, "aligner")
         reads = cls(options, **wiring)
         cls, options = section(FUSERS, fuser, "fuser")
-        fuses = cls(options, **wiring, width=width)
+        fuses = cls(options, **wiring | {"dims": reads.dims or shapes}, width=width)
         fuses.settle(words, reads)
         self.reader = Reader(words, reads, fuses)
 

@@ -1,7 +1,8 @@
 """Naive concatenation: both factors as one undivided vector through one network; the ablation's neighbour of ``hffm``.
 
-The paper does not say what its naive row concatenates. Here the number of condition tokens is that of ``hffm``, so
-that the two differ in how they fuse and not in how much they can carry.
+The paper does not say what its naive row concatenates. Here all that is not fusion is as in ``hffm``: LayerNorm, hidden
+width, initialisation, the number of tokens, a mark for each half of them. What is left is that no token has a branch of
+its own, and so none belongs to one factor.
 """
 
 from dataclasses import dataclass
@@ -11,12 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from anastyle import FUSERS, Condition, ConfigError, FactorDims, Fuser, Keep, Reading, TextDims
+from anastyle_plugins.fusers._branch import branch
 
 
 @FUSERS.register
 class Concat(Fuser):
-    """Fuses without branches, norms or marks of kind: no token belongs to one factor."""
+    """Fuses without branches: no token belongs to one factor."""
 
+    version = 2
     needs = frozenset({"factors"})
 
     @dataclass
@@ -25,6 +28,12 @@ class Concat(Fuser):
 
         hidden_dim: int = 256
         tokens: int = 2
+        """Condition tokens of both factors together, an even number."""
+        layer_norm: bool = True
+
+        def __post_init__(self) -> None:
+            if self.tokens < 2 or self.tokens % 2:
+                raise ConfigError(f"tokens={self.tokens}: must be even, twice those of an hffm to compare with.")
 
     def __init__(self, config: Config, *, text: TextDims | None = None, dims: FactorDims | None, width: int) -> None:
         super().__init__(config)
@@ -32,12 +41,8 @@ class Concat(Fuser):
             raise ConfigError("fuser: concat fuses factors, but encoder is null. Name an encoder and an aligner.")
         sizes = [prod(shape) for shape in dims]
         self.anatomy_null, self.style_null = (nn.Parameter(0.02 * torch.randn(size)) for size in sizes)
-        self.layers = nn.Sequential(
-            nn.Linear(sum(sizes), config.hidden_dim),
-            nn.GELU(),
-            nn.Linear(config.hidden_dim, config.tokens * width),
-            nn.Unflatten(1, (config.tokens, width)),
-        )
+        self.layers = branch(sum(sizes), config.hidden_dim, width, tokens=config.tokens, layer_norm=config.layer_norm)
+        self.types = nn.Parameter(0.02 * torch.randn(2, width))
 
     def forward(self, reading: Reading, keep: Keep | None = None) -> Condition:
         """Return ``tokens`` condition tokens, all of which may be attended to."""
@@ -46,7 +51,8 @@ class Concat(Fuser):
         if keep is not None:
             anatomy = shown(anatomy, self.anatomy_null, keep.anatomy)
             style = shown(style, self.style_null, keep.style)
-        tokens = self.layers(torch.cat([anatomy, style], dim=1))  # (B, tokens, width)
+        marks = self.types.repeat_interleave(self.config.tokens // 2, dim=0)
+        tokens = self.layers(torch.cat([anatomy, style], dim=1)) + marks  # (B, tokens, width)
         return Condition(tokens, torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device))
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from anastyle import FUSERS, Condition, ConfigError, FactorDims, Fuser, Keep, Reading, TextDims
+from anastyle_plugins.fusers._branch import branch
 
 
 @FUSERS.register
@@ -34,8 +35,10 @@ class HFFM(Fuser):
         super().__init__(config)
         if dims is None:
             raise ConfigError("fuser: hffm fuses factors, but encoder is null. Name an encoder and an aligner.")
-        self.anatomy = branch(prod(dims.anatomy), config, width)
-        self.style = branch(prod(dims.style), config, width)
+        self.anatomy, self.style = (
+            branch(prod(dim), config.hidden_dim, width, tokens=config.tokens, layer_norm=config.layer_norm)
+            for dim in dims
+        )
         self.types = nn.Parameter(0.02 * torch.randn(2, width))
         self.nulls = nn.Parameter(0.02 * torch.randn(2, config.tokens, width))
 
@@ -57,19 +60,3 @@ class HFFM(Fuser):
         if keep is not None:
             tokens = torch.where(keep[:, None, None], tokens, self.nulls[kind].to(tokens.dtype))
         return tokens + self.types[kind]
-
-
-def branch(size: int, config: HFFM.Config, width: int) -> nn.Sequential:
-    """Return LayerNorm, Linear, GELU, Linear: (B, size) to (B, tokens, width)."""
-    layers = nn.Sequential(
-        nn.LayerNorm(size, eps=1e-6) if config.layer_norm else nn.Identity(),
-        nn.Linear(size, config.hidden_dim),
-        nn.GELU(),
-        nn.Linear(config.hidden_dim, config.tokens * width),
-        nn.Unflatten(1, (config.tokens, width)),
-    )
-    for layer in layers:
-        if isinstance(layer, nn.Linear):
-            nn.init.xavier_uniform_(layer.weight)
-            nn.init.zeros_(layer.bias)
-    return layers

@@ -9,12 +9,14 @@ from torch import Tensor, nn
 
 from anastyle import FUSERS, Aligner, Condition, ConfigError, Embedder, FactorDims, Fuser, Keep, Reading, TextDims
 from anastyle.devices import to_device
+from anastyle_plugins.fusers._branch import branch
 
 
 @FUSERS.register
 class TextTokens(Fuser):
-    """Passes text tokens on, through a linear map where the backbone has another width."""
+    """Passes text tokens on, as they are or through a network that is learnt."""
 
+    version = 2
     needs = frozenset({"tokens"})
     gives_pooled = True
 
@@ -28,10 +30,17 @@ class TextTokens(Fuser):
         merge: float = 0.0
         """Share of training captions whose neighbouring words are averaged into one to four tokens. It prepares a base
         model for conditions that say as much in fewer tokens."""
+        project: Literal["auto", "branch"] = "auto"
+        """``auto``: a linear map where the backbone has another width than the words, else none. ``branch``: every word
+        through one network like those of ``hffm``, and a learned mark, so that the words' interface to the backbone is
+        learnt from nothing as that of factors is."""
+        hidden_dim: int = 256
+        """Of the ``branch``."""
 
     def __init__(self, config: Config, *, text: TextDims, dims: FactorDims | None, width: int) -> None:
         super().__init__(config)
-        self.project: nn.Module = nn.Identity() if text.token == width else nn.Linear(text.token, width)
+        self.project = projection(config, text.token, width)
+        self.mark = nn.Parameter(0.02 * torch.randn(width)) if config.project == "branch" else None
         self.null = nn.Parameter(torch.randn(1, width) * 0.02) if config.dropped == "learned" else None
         self.empty: Condition | None = None
 
@@ -56,14 +65,19 @@ class TextTokens(Fuser):
             tokens, mask = merge_neighbours(said.tokens, said.mask, self.config.merge)
             said = said._replace(tokens=tokens, mask=mask)
         if keep is None:
-            return said._replace(tokens=self.project(said.tokens))
-        kept = keep.anatomy & keep.style  # words carry both factors: they stay or go together
+            return self.projected(said)
+        kept = keep.anatomy | keep.style  # words carry both factors: they go where neither is to be shown
         if self.null is None:
             said = instead(said, kept, self.nothing(said))
-            return said._replace(tokens=self.project(said.tokens))
-        said = said._replace(tokens=self.project(said.tokens))
+            return self.projected(said)
+        said = self.projected(said)
         nothing = Condition(self.null.to(said.tokens.dtype)[None], torch.ones_like(said.mask[:1, :1]))
         return instead(said, kept, nothing)
+
+    def projected(self, said: Condition) -> Condition:
+        """Return words (B, T, E) in the backbone's width."""
+        tokens = self.project(said.tokens)
+        return said._replace(tokens=tokens if self.mark is None else tokens + self.mark)
 
     def nothing(self, said: Condition) -> Condition:
         """Return what a dropped caption says, (1, T, E): the empty caption, or zeros in every place."""
@@ -73,6 +87,13 @@ class TextTokens(Fuser):
             raise ValueError("text_tokens has not read the empty caption: settle comes first")
         self.empty = to_device(self.empty, said.tokens.device)
         return self.empty
+
+
+def projection(config: TextTokens.Config, token: int, width: int) -> nn.Module:
+    """Return what takes words (B, T, E) to (B, T, width)."""
+    if config.project == "branch":
+        return nn.Sequential(branch(token, config.hidden_dim, width), nn.Flatten(-2))
+    return nn.Identity() if token == width else nn.Linear(token, width)
 
 
 def instead(said: Condition, kept: Tensor, nothing: Condition) -> Condition:
