@@ -101,7 +101,13 @@ def write_experiment(folder: Path, sizes: dict[str, Any], *, tiny: bool) -> Path
     content = {
         "name": "full_size",
         "output": str(folder / "runs"),
-        "data": {"name": "phantom", "train": sizes["images"], "test": 4, "image_size": sizes["image_size"]},
+        "data": {
+            "name": "phantom",
+            "train": sizes["images"],
+            "validation": 0,
+            "test": 4,
+            "image_size": sizes["image_size"],
+        },
         "encoder": encoder,
         "embedder": {"name": "bert", "model": str(folder / "ClinicalBERT")},
         "aligner": {"name": "clinicalbert_mlp"},

@@ -27,7 +27,7 @@ _INTERFACES = (
     "Aligner", "Autoencoder", "Backbone", "Batch", "Component", "Condition", "Embedded", "Embedder", "Encoder",
     "Encoding", "FactorDims", "Factors", "Feature", "Fuser", "Guide", "Keep", "Losses", "Reading", "Sample", "TextDims",
 )  # fmt: skip
-_SOURCES = ("Captioned", "Captioner", "Dataset", "Record")
+_SOURCES = ("Captioned", "Captioner", "Dataset", "Link", "Record")
 
 __all__ = [
     "ALIGNERS", "AUTOENCODERS", "BACKBONES", "CAPTIONERS", "DATASETS", "EMBEDDERS", "ENCODERS", "FEATURES", "FUSERS",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypedDict
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -23,8 +23,15 @@ class Record(NamedTuple):
     caption: Caption
     label: str = ""
     group: str = ""  # what must stay on one side of the split
-    split: str = ""  # "train", "test", or empty: to be drawn by group
+    split: str = ""  # "train", "validation", "test", or empty: to be drawn by group
     factors: dict[str, str] = {}  # where they are known
+
+
+class Link(TypedDict):
+    """How a style factor follows an anatomy factor in training images."""
+
+    follows: str  # the anatomy factor
+    values: dict[str, str]  # anatomy value -> the style value that follows it
 
 
 class Dataset(ABC):
@@ -36,6 +43,8 @@ class Dataset(ABC):
 
     factors: ClassVar[dict[str, tuple[str, ...]]] = {}  # where known: factor -> values
     anatomy_factors: ClassVar[tuple[str, ...]] = ()
+    links: ClassVar[dict[str, str]] = {}  # style factor -> the anatomy factor it can be made to follow in training
+    draws_validation: ClassVar[bool] = True  # is a share of training set apart? Not where the set sees to that itself
     obtain: ClassVar[str] = ""  # who gives it and what to unpack, in a sentence
     audited: ClassVar[bool] = True  # are near-duplicates looked for? Not among images that are drawn
 
@@ -45,6 +54,10 @@ class Dataset(ABC):
     def missing(self) -> str:
         """Say what of the source is not there and how to get it, opening no image; nothing, if all is there."""
         return ""
+
+    def drawn_links(self) -> dict[str, Link]:
+        """Return the link of each style factor that follows anatomy in these training images; mostly none does."""
+        return {}
 
     @abstractmethod
     def records(self) -> Iterator[Record]:

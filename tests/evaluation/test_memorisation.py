@@ -42,7 +42,7 @@ class Drawn:
 
 def draw(count: int, seed: int) -> Tensor:
     """Return images of the phantom set, uint8 (count, 3, SIZE, SIZE)."""
-    options = {"name": "phantom", "train": count, "test": 0, "image_size": SIZE, "seed": seed}
+    options = {"name": "phantom", "train": count, "validation": 0, "test": 0, "image_size": SIZE, "seed": seed}
     dataset, config = section(DATASETS, options, "data")
     return torch.stack([pixels_of(record.image) for record in dataset(config).records()])
 

@@ -15,7 +15,7 @@ from anastyle.data.prepare import prepare, prepared
 from anastyle.data.shards import LOST, Manifest
 from anastyle.data.split import PreparedSet
 
-PHANTOM = {"train": 8, "test": 3, "image_size": 16}
+PHANTOM = {"train": 8, "validation": 0, "test": 3, "image_size": 16}
 
 
 @pytest.fixture(scope="module")

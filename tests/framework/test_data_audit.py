@@ -101,6 +101,8 @@ def given(monkeypatch: pytest.MonkeyPatch) -> type[Dataset]:
         class Config(Dataset.Config):
             pass
 
+        draws_validation = False
+
         def records(self) -> Iterator[Record]:
             for key, seed, split, label in (
                 ("one", 1, "train", "nv"),

@@ -10,10 +10,10 @@ from PIL import Image
 
 from anastyle import Caption, ConfigError, DataError, Dataset, MissingError, Record
 from anastyle.data import prepare as module
-from anastyle.data.prepare import draw_test, prepare, prepared
+from anastyle.data.prepare import draw_groups, prepare, prepared
 from anastyle.data.split import PreparedSet
 
-PHANTOM = {"train": 6, "test": 3, "image_size": 16}
+PHANTOM = {"train": 6, "validation": 2, "test": 3, "image_size": 16}
 
 
 @pytest.fixture
@@ -42,27 +42,73 @@ def record(number: int, **changes: str) -> Record:
     return Record(f"r{number}", image, None, Caption("x"), "nv")._replace(**changes)
 
 
-def test_groups_stay_on_one_side_of_a_drawn_split(dataset: list[Record], tmp_path: Path) -> None:
+def groups_of(folder: Path) -> dict[str, set[str]]:
+    """Return the groups of each part of a prepared set."""
+    opened = PreparedSet.open(folder)
+    return {name: set(opened.split(name).groups) for name in opened.manifest.splits}
+
+
+def test_groups_stay_in_one_part_of_a_drawn_split(dataset: list[Record], tmp_path: Path) -> None:
     dataset += [record(n, group=f"patient{n // 4}") for n in range(200)]
 
     manifest = prepare("fake", {}, tmp_path / "set")
 
     assert manifest.split_kind == "group"
     assert 20 <= manifest.count("test") <= 60
-    sides = [set(PreparedSet.open(tmp_path / "set").split(name).groups) for name in ("train", "test")]
-    assert not sides[0] & sides[1]
-    assert len(sides[0] | sides[1]) == 50
+    assert 8 <= manifest.count("validation") <= 40
+    parts = groups_of(tmp_path / "set")
+    assert set(parts) == {"train", "validation", "test"}
+    assert sum(map(len, parts.values())) == len(set.union(*parts.values())) == 50
+
+
+def test_the_test_part_is_the_same_with_and_without_validation(
+    dataset: list[Record], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset += [record(n, group=f"patient{n // 4}") for n in range(200)]
+    three = prepare("fake", {}, tmp_path / "three")
+    monkeypatch.setattr(Dataset, "draws_validation", False)
+    two = prepare("fake", {}, tmp_path / "two")
+
+    first, second = (next(shard for shard in made.shards if shard.split == "test") for made in (three, two))
+    assert first == second
+    assert (two.splits, two.count("train")) == (["train", "test"], three.count("train") + three.count("validation"))
+
+
+def test_validation_is_drawn_from_a_given_training_part_alone(dataset: list[Record], tmp_path: Path) -> None:
+    dataset += [record(n, group=f"patient{n // 4}", split="test" if n < 80 else "train") for n in range(400)]
+
+    manifest = prepare("fake", {}, tmp_path / "set")
+
+    assert manifest.split_kind == "given"
+    assert manifest.count("test") == 80
+    assert 12 <= manifest.count("validation") <= 60
+    parts = groups_of(tmp_path / "set")
+    assert parts["test"] == {f"patient{n}" for n in range(20)}
+    assert not parts["train"] & parts["validation"]
+
+
+def test_a_given_validation_part_is_kept(dataset: list[Record], tmp_path: Path) -> None:
+    sides = ["train"] * 60 + ["validation"] * 2 + ["test"] * 3
+    dataset += [record(n, split=side) for n, side in enumerate(sides)]
+
+    manifest = prepare("fake", {}, tmp_path / "set")
+
+    assert {name: manifest.count(name) for name in manifest.splits} == {"train": 60, "validation": 2, "test": 3}
+    assert PreparedSet.open(tmp_path / "set").split("validation").keys == ["r60", "r61"]
 
 
 @pytest.mark.parametrize(
     ("twin", "words"),
     [({"group": "g"}, "group 'g'"), ({"image": "same"}, "the same image: r1 = r2")],
 )
-def test_given_splits_that_leak_are_refused(dataset: list[Record], tmp_path: Path, twin: dict, words: str) -> None:
-    second = record(2, split="test", group=twin.get("group", ""))
+@pytest.mark.parametrize("sides", [("train", "test"), ("train", "validation"), ("validation", "test")])
+def test_given_splits_that_leak_are_refused(
+    dataset: list[Record], tmp_path: Path, sides: tuple[str, str], twin: dict, words: str
+) -> None:
+    first, second = (record(n, split=side, group=twin.get("group", "")) for n, side in enumerate(sides, start=1))
     if "image" in twin:
-        second = second._replace(image=record(1).image)
-    dataset += [record(1, split="train", group=twin.get("group", "")), second]
+        second = second._replace(image=first.image)
+    dataset += [first, second, record(3, split="validation")]
 
     with pytest.raises(DataError, match=f"1 leaks between the splits.*\n.*{words}"):
         prepare("fake", {}, tmp_path / "set")
@@ -145,13 +191,43 @@ def test_a_root_is_opened_and_a_missing_one_says_what_to_run(tmp_path: Path) -> 
         prepared({"image_size": 64}, tmp_path)
 
 
-def test_draw_test_takes_its_share_of_images_and_hardly_moves_when_the_set_grows() -> None:
+def test_groups_are_drawn_up_to_a_number_of_images_and_hardly_others_when_the_set_grows() -> None:
     sizes = {f"g{n}": 1 + n % 5 for n in range(200)}
 
-    taken = draw_test(sizes, 0.2, seed=0)
-    grown = draw_test({**sizes, "new": 1}, 0.2, seed=0)
+    taken = draw_groups(sizes, 120, seed=0)
+    grown = draw_groups({**sizes, "new": 1}, 120.2, seed=0)
 
-    assert abs(sum(sizes[group] for group in taken) / sum(sizes.values()) - 0.2) < 0.01
+    assert abs(sum(sizes[group] for group in taken) - 120) <= 2.5
     assert len(taken ^ grown) <= 2
-    assert draw_test(sizes, 0.2, seed=1) != taken
-    assert draw_test({"all": 9}, 0.2, seed=0) == set()
+    assert draw_groups(sizes, 120, seed=1) != taken
+    assert draw_groups({"all": 9}, 1.8, seed=0) == set()
+
+
+def test_a_linked_set_says_how_its_style_follows_and_an_unlinked_one_nothing(tmp_path: Path) -> None:
+    prepare("phantom", {**PHANTOM, "linked": 1.0}, tmp_path / "linked")
+    prepare("phantom", PHANTOM, tmp_path / "plain")
+    linked, plain = (PreparedSet.open(tmp_path / name) for name in ("linked", "plain"))
+
+    assert linked.manifest.splits == ["train", "validation", "test", "instruments"]
+    assert linked.manifest.count("instruments") == 6
+    assert linked.links["noise"] == {"follows": "symmetry", "values": {"symmetric": "clean", "asymmetric": "grainy"}}
+    assert {style: link["follows"] for style, link in linked.links.items()} == {
+        "palette": "shape", "texture": "boundary", "lighting": "size", "noise": "symmetry",
+    }  # fmt: skip
+    assert plain.links == {}
+    assert "links" not in (tmp_path / "plain/manifest.json").read_text()
+    held_out = [{s.split: s.sha256 for s in opened.manifest.shards if s.split in ("validation", "test")}
+                for opened in (linked, plain)]  # fmt: skip
+    assert held_out[0] == held_out[1]
+
+
+def test_instruments_may_learn_from_training_images_and_from_no_others(dataset: list[Record], tmp_path: Path) -> None:
+    shared = record(1).image
+    dataset += [record(1, split="train", group="g"), record(2, split="instruments", group="g")._replace(image=shared)]
+    dataset += [record(3, split="validation"), record(4, split="test")]
+
+    assert prepare("fake", {}, tmp_path / "set").notes == {"near-duplicate pairs": 1}
+
+    dataset.append(record(5, split="instruments", group="r4"))
+    with pytest.raises(DataError, match=r"1 leaks between the splits.*\n.*group 'r4'"):
+        prepare("fake", {}, tmp_path / "other")

@@ -46,6 +46,22 @@ def test_shards_are_counted_split_and_hashed(root: Path) -> None:
     PreparedSet.open(root).verify()
 
 
+def test_a_set_of_two_parts_is_read_as_before(root: Path) -> None:
+    """Sets written before there were validation parts and links have neither in their manifest."""
+    content = json.loads((root / "manifest.json").read_text(encoding="utf-8"))
+    opened = PreparedSet.open(root)
+
+    assert "links" not in content
+    assert set(content) == {
+        "shards", "classes", "factors", "anatomy_factors", "split_kind", "dropped", "notes", "dataset", "identity",
+        "fingerprint", "version",
+    }  # fmt: skip
+    assert (opened.links, opened.has_validation) == ({}, False)
+    assert opened.fingerprint == content["fingerprint"] == shards.fingerprint_of(opened.manifest.shards)
+    with pytest.raises(DataError, match="no split 'validation', only train, test"):
+        opened.split("validation")
+
+
 def test_webdataset_reads_what_was_written(root: Path) -> None:
     sample = next(iter(webdataset.WebDataset(str(root / "train-000000.tar"), shardshuffle=False)))
 

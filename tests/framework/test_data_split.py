@@ -38,6 +38,15 @@ def train(prepared: PreparedSet) -> Split:
     return prepared.split("train", image_size=SIZE)
 
 
+def test_a_set_says_whether_it_has_a_validation_part(prepared: PreparedSet, tmp_path: Path) -> None:
+    write_shards(iter([record(1), record(2, "validation"), record(3, "test")]), tmp_path / "three", info={})
+
+    assert not prepared.has_validation
+    three = PreparedSet.open(tmp_path / "three")
+    assert three.has_validation
+    assert three.split("validation", image_size=SIZE).keys == ["r2"]
+
+
 def test_words_come_back(train: Split) -> None:
     assert len(train) == 10
     assert train.keys[3] == "r3"

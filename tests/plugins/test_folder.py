@@ -112,8 +112,49 @@ def test_a_given_split_is_kept(tmp_path: Path) -> None:
     table(
         tmp_path, [{"image": f"{n}.png", "label": "nv", "split": s} for n, s in enumerate(["train", "val", "", "test"])]
     )
-    with pytest.raises(DataError, match="other than train or test: 1, 2"):
+    with pytest.raises(DataError, match="other than train, validation or test: 1, 2"):
         records(tmp_path)
+
+
+def test_validation_is_drawn_by_group_beside_an_unchanged_test_part(source: Path) -> None:
+    two, three = (records(source, validation_share=share) for share in (0.0, 0.2))
+
+    assert {r.split for r in two} == {"train", "test"}
+    assert [r.key for r in two if r.split == "test"] == [r.key for r in three if r.split == "test"]
+    assert [r.group for r in two] == [r.group for r in three]
+    sides = {r.group: r.split for r in three}
+    assert all(r.split == sides[r.group] for r in three)
+    for label in ("benign", "malignant"):
+        assert sum(r.split == "validation" for r in three if r.label == label) == 2
+
+
+def test_a_given_validation_part_is_kept_and_else_drawn_from_training(tmp_path: Path) -> None:
+    for n in range(30):
+        paint(tmp_path / f"{n}.png", max(n, 12))  # the first thirteen are copies
+
+    def split(sides: list[str], **options: object) -> list[str]:
+        table(tmp_path, [{"image": f"{n}.png", "label": "nv", "split": side} for n, side in enumerate(sides)])
+        return [r.split for r in records(tmp_path, **options)]
+
+    given = ["train"] * 25 + ["validation"] * 2 + ["test"] * 3
+    assert split(given) == given
+    two = ["train"] * 25 + ["test"] * 5
+    assert split(two, validation_share=0) == two
+    drawn = split(two, validation_share=0.2)
+    assert drawn[25:] == ["test"] * 5
+    assert len(set(drawn[:13])) == 1
+    assert drawn[:25].count("validation") == 5
+    assert drawn == split(two, validation_share=0.2)
+
+
+def test_a_given_part_that_leaks_into_validation_is_refused(tmp_path: Path) -> None:
+    for n in range(4):
+        paint(tmp_path / f"{n}.png", min(n, 2))
+    sides = ("train", "test", "train", "validation")
+    table(tmp_path, [{"image": f"{n}.png", "label": "nv", "split": side} for n, side in enumerate(sides)])
+
+    with pytest.raises(DataError, match="1 leaks between the splits"):
+        prepare("folder", {"source": str(tmp_path)}, tmp_path.parent / f"{tmp_path.name}-set")
 
 
 def test_class_folders_give_labels_captions_and_masks(tmp_path: Path) -> None:
@@ -261,6 +302,8 @@ def test_an_empty_a_missing_and_an_unnamed_source_are_refused(tmp_path: Path) ->
         prepare("folder", {}, tmp_path / "set")
     with pytest.raises(ConfigError, match="test_share"):
         records(tmp_path, test_share=1.5)
+    with pytest.raises(ConfigError, match=r"validation_share: 0\.8 is not from 0 to below"):
+        records(tmp_path, validation_share=0.8)
 
 
 def test_unlabelled_images_without_words_are_refused(tmp_path: Path) -> None:
@@ -366,6 +409,9 @@ def test_a_class_in_test_alone_is_refused_and_a_small_one_counted(tmp_path: Path
     table(tmp_path, rows)
 
     with pytest.raises(DataError, match="a class in test alone: mel"):
+        records(tmp_path)
+    table(tmp_path, [{**row, "split": "train" if n else "validation"} for n, row in enumerate(rows)])
+    with pytest.raises(DataError, match="a class in validation alone: mel"):
         records(tmp_path)
 
     table(tmp_path, [{name: value for name, value in row.items() if name != "split"} for row in rows])

@@ -1,5 +1,7 @@
 """The phantom set: what is drawn is what is told, and nothing depends on anything it should not."""
 
+import hashlib
+import json
 from collections import Counter
 from collections.abc import Iterator
 from itertools import combinations
@@ -7,7 +9,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from anastyle import DATASETS, Record
+from anastyle import DATASETS, ConfigError, Record
 from anastyle.config import section
 from anastyle_plugins.datasets import phantom
 
@@ -26,22 +28,47 @@ def same(first: Record, second: Record) -> bool:
 @pytest.fixture(scope="module")
 def draws() -> list[dict[str, str]]:
     """The factors and look of many images, none of them painted."""
-    drawn = []
-    for index in range(3000):
-        rng = np.random.default_rng([2026, index])
-        look = phantom.LOOKS[rng.integers(len(phantom.LOOKS))]
-        drawn.append({"look": look, **phantom.draw_factors(rng, wide=False)})
-    return drawn
+    return drawn(3000)
+
+
+def drawn(count: int, split: str = "train", **options: object) -> list[dict[str, str]]:
+    """Return what the first images of a split are to show."""
+    made, first = dataset(**options), phantom.FIRST[split]
+    lesions = (
+        made.lesion(np.random.default_rng([made.config.seed, index]), index, split)
+        for index in range(first, first + count)
+    )
+    return [{"look": lesion.look, **lesion.factors} for lesion in lesions]
 
 
 def test_a_seed_gives_the_same_set_whatever_its_size() -> None:
-    few, many = (list(dataset(train=train, test=2).records()) for train in (3, 6))
+    few, many = (list(dataset(train=train, validation=1, test=2).records()) for train in (3, 6))
 
-    assert [r.split for r in few] == ["train"] * 3 + ["test"] * 2
+    assert [r.split for r in few] == ["train"] * 3 + ["validation"] + ["test"] * 2
     assert all(same(a, b) for a, b in zip(few[:3], many[:3], strict=True))
     assert all(same(a, b) for a, b in zip(few[3:], many[6:], strict=True))
-    assert len({r.key for r in many}) == 8
-    assert same(many[4], dataset(train=1, test=1).record(4, "train"))
+    assert len({r.key for r in many}) == 9
+    assert same(many[4], dataset(train=1, validation=1, test=1).record(4, "train"))
+    assert [r.split for r in dataset(train=1, validation=0, test=1).records()] == ["train", "test"]
+
+
+def test_train_and_test_images_are_those_of_the_first_release() -> None:
+    """Words and masks to the byte; pixels to a level, which another processor may round otherwise."""
+    words, masks, made = hashlib.sha256(), hashlib.sha256(), dataset()
+    for split, first in (("train", 0), ("test", 10_000_000)):
+        for record in (made.record(index, split) for index in range(first, first + 8)):
+            told = [record.key, list(record.caption), record.label, record.group, record.split, record.factors]
+            words.update(json.dumps(told).encode())
+            masks.update(np.asarray(record.mask).tobytes())
+
+    assert words.hexdigest() == "99e8e9bb82394ee585166478d6105ed60e90b679d78afe700fafc74329644354"
+    assert masks.hexdigest() == "af461de0b40e6d210f7bf798d775a3193f6494a4c8d50e29aab83a8dfa3d3255"
+    for index, split, line in (
+        (7, "train", [166, 201, 215, 205, 208, 203, 212, 233, 236, 101, 205, 203, 168, 235, 213, 169]),
+        (10_000_007, "test", [211, 206, 205, 199, 200, 193, 173, 163, 156, 149, 145, 144, 138, 129, 115, 113]),
+    ):
+        reds = np.asarray(made.record(index, split).image)[8, :, 0].astype(int)
+        assert np.abs(reds - line).max() <= 1
 
 
 def test_other_seeds_give_other_images() -> None:
@@ -146,3 +173,75 @@ def test_the_wide_world_has_more_values_and_undivided_captions() -> None:
     assert any(met[name] - set(values) for name, values in phantom.FACTORS.items())
     assert all(r.caption.anatomy == r.caption.style == "" for r in wide)
     assert all(r.factors[name] in values for r in images(20) for name, values in phantom.FACTORS.items())
+
+
+def following(draws: list[dict[str, str]]) -> dict[str, int]:
+    """Count the draws in which a style factor is as its link would have it."""
+    return {
+        style: sum(draw[style] == phantom.FOLLOWING[style][draw[anatomy]] for draw in draws)
+        for style, anatomy in phantom.LINKS.items()
+    }
+
+
+@pytest.mark.parametrize("linked", [0.5, 0.9])
+@pytest.mark.parametrize("split", ["train", "validation", "test", "instruments"])
+def test_style_follows_anatomy_in_training_alone(split: str, linked: float) -> None:
+    count = 800
+    for style, met in following(drawn(count, split, linked=linked)).items():
+        chance = 1 / len(phantom.STYLE[style])  # that an independent draw is as the link would have it
+        share = linked + (1 - linked) * chance if split == "train" else chance
+        assert abs(met - count * share) < 4.5 * (count * share * (1 - share)) ** 0.5, style
+
+
+def test_links_leave_the_look_the_anatomy_and_the_other_links_alone() -> None:
+    plain, some, more = (drawn(300, linked=linked) for linked in (0.0, 0.4, 1.0))
+
+    assert plain == drawn(300)
+    for style, met in following(more).items():
+        assert met == 300, style
+    for before, after in zip(plain, some, strict=True):
+        assert all(before[name] == after[name] for name in ("look", *phantom.ANATOMY))
+    changed = Counter(sum(a[style] != b[style] for style in phantom.STYLE) for a, b in zip(plain, some, strict=True))
+    assert set(changed) >= {0, 1, 2}  # each link is drawn by itself
+
+
+def test_links_are_data_of_the_dataset() -> None:
+    made = dataset(linked=0.9)
+
+    assert made.links == {"palette": "shape", "texture": "boundary", "lighting": "size", "noise": "symmetry"}
+    assert made.link_values["palette"] == {
+        "round": "brown", "oval": "red", "kidney": "blue-grey", "lobed": "black", "star": "brown",
+    }  # fmt: skip
+    assert made.drawn_links()["palette"] == {"follows": "shape", "values": made.link_values["palette"]}
+    assert dataset().drawn_links() == {}
+
+
+def test_a_linked_set_tells_what_was_drawn_and_keeps_every_other_image() -> None:
+    sizes = {"train": 12, "validation": 2, "test": 2}
+    linked, plain = (list(dataset(**sizes, linked=share).records()) for share in (0.9, 0.0))
+    train, held_out, instruments = linked[:12], linked[12:16], linked[16:]
+
+    assert all(same(a, b) for a, b in zip(held_out, plain[12:], strict=True))
+    assert [r.split for r in instruments] == ["instruments"] * 12
+    assert all(same(a._replace(key=b.key, split="train"), b) for a, b in zip(instruments, plain[:12], strict=True))
+    assert len({r.key for r in linked}) == len(linked)
+    assert any(a.factors != b.factors for a, b in zip(train, plain, strict=False))
+    for record in train:
+        assert all(
+            any(word in record.caption.style for word in phantom.STYLE[style][record.factors[style]])
+            for style in phantom.STYLE
+        )
+
+
+def test_instruments_are_at_most_4096(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(phantom, "INSTRUMENTS", 3)
+
+    splits = Counter(r.split for r in dataset(train=5, validation=1, test=1, linked=0.5).records())
+
+    assert splits == {"train": 5, "validation": 1, "test": 1, "instruments": 3}
+
+
+@pytest.mark.parametrize("options", [{"linked": 1.1}, {"linked": -0.1}, {"linked": 0.9, "world": "wide"}])
+def test_links_that_cannot_be_are_refused(options: dict[str, object]) -> None:
+    with pytest.raises(ConfigError, match=r"data\.linked"):
+        dataset(**options)

@@ -128,12 +128,14 @@ def test_a_published_tree_is_prepared_and_left_alone(name: str, source: Path, tm
 
     assert {path: path.stat().st_mtime_ns for path in source.rglob("*")} == before
     opened = PreparedSet.open(tmp_path / "set")
-    splits = [opened.split(side, image_size=16) for side in ("train", "test")]
+    splits = [opened.split(side, image_size=16) for side in ("train", "validation", "test")]
     labels = Counter(split.class_names[label] for split in splits for label in split.labels.tolist())
     assert labels == EXPECTED[name]
     assert manifest.split_kind == "group"
     assert manifest.count("test") == pytest.approx(0.2 * sum(labels.values()), abs=2)
-    assert not set(splits[0].groups) & set(splits[1].groups)
+    assert manifest.count("validation") == pytest.approx(0.1 * sum(labels.values()), abs=2)
+    groups = [set(split.groups) for split in splits]
+    assert len(set.union(*groups)) == sum(map(len, groups))
     assert splits[0].has_masks == (name != "isic")
 
 

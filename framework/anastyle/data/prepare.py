@@ -1,6 +1,7 @@
 """Turning a dataset, as its publisher ships it, into a prepared set: ``anastyle prepare NAME [SOURCE] OUT``.
 
-Splits are drawn by group (patient, lesion), never by image. Nothing is half-written, nothing is overwritten.
+Splits are drawn by group (patient, lesion), never by image: test first, then validation from what is left for
+training, so that the test part is the same with and without validation. Nothing is half-written or overwritten.
 """
 
 import hashlib
@@ -16,15 +17,19 @@ from filelock import FileLock
 
 from anastyle.config import section
 from anastyle.data.audit import FILE as AUDIT
-from anastyle.data.audit import Audit, Seen, digest, findings
+from anastyle.data.audit import Audit, Seen, digest, findings, side_of
 from anastyle.data.shards import Manifest, write_shards
 from anastyle.data.split import PreparedSet
 from anastyle.errors import ConfigError, DataError, MissingError, listing
 from anastyle.registry import DATASETS
 from anastyle.sources import Dataset, Record
 
-TEST_SHARE = 0.2
+TEST_SHARE, VALIDATION_SHARE = 0.2, 0.1
 OURS = ("name", "root", "image_size", "captions", "on_bad_shard")  # keys of a data section that are not the dataset's
+
+
+class _OwnValidationError(Exception):
+    """The dataset gives a validation part, so that none is to be drawn."""
 
 
 def prepare(dataset_name: str, options: Mapping[str, Any], out: str | Path) -> Manifest:
@@ -52,9 +57,12 @@ def prepare(dataset_name: str, options: Mapping[str, Any], out: str | Path) -> M
             "identity": identity,
             "factors": {name: list(values) for name, values in dataset.factors.items()},
             "anatomy_factors": list(dataset.anatomy_factors),
+            "links": dataset.drawn_links(),
         }
-        files: dict[str, bytes] = {}
-        return write_shards(_checked(dataset, info, files), out, info=info, files=files)
+        try:
+            return _written(dataset, info, out, validation=dataset.draws_validation)
+        except _OwnValidationError:
+            return _written(cls(config), info, out, validation=False)
 
 
 def prepared(data_section: Mapping[str, Any], output: Path) -> PreparedSet:
@@ -91,15 +99,14 @@ def dataset_options(data_section: Mapping[str, Any]) -> dict[str, Any]:
     return options
 
 
-def draw_test(sizes: Mapping[str, int], share: float, seed: int) -> set[str]:
-    """Draw groups for testing until they hold ``share`` of the images, to within half a group.
+def draw_groups(sizes: Mapping[str, int], target: float, seed: int) -> set[str]:
+    """Draw groups for a part until they hold ``target`` images, to within half a group.
 
     Arguments:
         sizes: images of each group.
 
     Groups are met in the order of a salted hash, so a group's place does not hang on how the set is sorted.
     """
-    target = share * sum(sizes.values())
     taken, held = set[str](), 0
     for group in sorted(sizes, key=lambda group: hashlib.sha1(f"{seed}/{group}".encode()).digest()):
         if held + sizes[group] / 2 <= target:
@@ -134,27 +141,51 @@ def _existing(out: Path, identity: str) -> Manifest:
     return manifest
 
 
-def _checked(dataset: Dataset, info: dict[str, Any], files: dict[str, bytes]) -> Iterator[Record]:
+def _written(dataset: Dataset, info: dict[str, Any], out: Path, *, validation: bool) -> Manifest:
+    """Write the records, a validation part drawn from those for training if so asked.
+
+    Raises:
+        _OwnValidationError: it is asked for, and the dataset gives one.
+    """
+    info, files = dict(info), dict[str, bytes]()
+    return write_shards(_checked(dataset, info, files, validation), out, info=info, files=files)
+
+
+def _placed(record: Record, validation: bool) -> Record:
+    """Return the record with its split: as given, or drawn by the hash of its group alone.
+
+    A stream need not be read twice for that, and a group's place hangs on no other group.
+    """
+    if record.split not in ("", "train"):
+        return record
+    place = int.from_bytes(hashlib.sha1(f"split/{record.group or record.key}".encode()).digest()[:8], "big") / 2**64
+    if not record.split and place < TEST_SHARE:
+        return record._replace(split="test")
+    apart = validation and TEST_SHARE <= place < TEST_SHARE + VALIDATION_SHARE
+    return record._replace(split="validation" if apart else "train")
+
+
+def _checked(dataset: Dataset, info: dict[str, Any], files: dict[str, bytes], validation: bool) -> Iterator[Record]:
     """Draw the splits that are not given, and refuse sets whose splits share a group or an image.
 
-    A record without a split is drawn by the hash of its group alone, so that a stream need not be read twice. What
-    the dataset says of itself at the end (``split_kind``, ``dropped``, ``notes``) goes into ``info``; near-duplicates,
-    which are reported and not refused, into ``files``. A dataset that has looked for them says so by ``twins``.
+    What the dataset says of itself at the end (``split_kind``, ``dropped``, ``notes``) goes into ``info``;
+    near-duplicates, which are reported and not refused, into ``files``. A dataset that has looked for them says so by
+    ``twins``.
     """
     groups: dict[str, set[str]] = {}
-    pixels: dict[bytes, dict[str, str]] = {}  # digest -> split -> key
+    pixels: dict[bytes, dict[str, str]] = {}  # digest -> side -> key
     seen: dict[str, Seen] = {}
     audit = Audit()
     drawn = False
     for record in dataset.records():
-        group = record.group or record.key
-        if not record.split:
-            drawn = True
-            place = int.from_bytes(hashlib.sha1(f"split/{group}".encode()).digest()[:8], "big") / 2**64
-            record = record._replace(split="test" if place < TEST_SHARE else "train")
-        groups.setdefault(group, set()).add(record.split)
+        if validation and record.split == "validation":
+            raise _OwnValidationError
+        drawn |= not record.split
+        record = _placed(record, validation)
+        side = side_of(record.split)
+        groups.setdefault(record.group or record.key, set()).add(side)
         seen[record.key] = Seen(record.split, record.label, digest(record.image))
-        pixels.setdefault(seen[record.key].digest, {})[record.split] = record.key
+        pixels.setdefault(seen[record.key].digest, {})[side] = record.key
         if dataset.audited and getattr(dataset, "twins", None) is None:
             audit.add(record.key, record.image)
         yield record

@@ -22,7 +22,7 @@ from webdataset.writer import TarWriter
 from anastyle.data.images import png
 from anastyle.errors import DataError, listing
 from anastyle.files import sha256_of
-from anastyle.sources import Record
+from anastyle.sources import Link, Record
 
 VERSION = 1
 MANIFEST = "manifest.json"
@@ -54,6 +54,7 @@ class Manifest:
     classes: list[str]  # sorted
     factors: dict[str, list[str]] = field(default_factory=dict)  # factor -> values, where known
     anatomy_factors: list[str] = field(default_factory=list)
+    links: dict[str, Link] = field(default_factory=dict)  # of style factors that follow anatomy in training, if any
     split_kind: str = "given"  # group, given, or leaky: near-identical images may lie on both sides
     dropped: dict[str, str] = field(default_factory=dict)  # file -> why it was left out
     notes: dict[str, int] = field(default_factory=dict)  # conversions and oddities, counted
@@ -204,7 +205,8 @@ def _write(records: Iterator[Record], folder: Path, info: dict[str, Any], furthe
     manifest = Manifest(shards=shards, classes=sorted(classes), fingerprint=fingerprint_of(shards), **extra)
     for name, content in further.items():
         _write_file(folder / name, content)
-    _write_file(folder / MANIFEST, json.dumps(asdict(manifest), indent=1, ensure_ascii=False).encode())
+    content = {name: value for name, value in asdict(manifest).items() if value or name != "links"}
+    _write_file(folder / MANIFEST, json.dumps(content, indent=1, ensure_ascii=False).encode())
     return manifest
 
 

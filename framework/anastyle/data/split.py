@@ -23,6 +23,7 @@ from anastyle.files import sha256_of
 from anastyle.interfaces import Batch, Embedded, Factors
 from anastyle.jsonlines import read_json, write_json
 from anastyle.records import Caption
+from anastyle.sources import Link
 
 FIELDS = ("image", "mask", "label", "captions")
 ATTACHED = ("latent", "embedded", "target")
@@ -89,6 +90,16 @@ class PreparedSet:
     def anatomy_factors(self) -> list[str]:
         """Those of the factors that are anatomy; the others are style."""
         return self.manifest.anatomy_factors
+
+    @property
+    def links(self) -> dict[str, Link]:
+        """How style factors follow anatomy in training: style factor -> link; empty where they are independent."""
+        return self.manifest.links
+
+    @property
+    def has_validation(self) -> bool:
+        """Is there a validation part? Sets written earlier have train and test alone."""
+        return "validation" in self.manifest.splits
 
     @property
     def fingerprint(self) -> str:

@@ -15,12 +15,13 @@ from anastyle import Caption, ConfigError, DataError, Dataset, MissingError, Rec
 from anastyle.data.audit import Audit, Twin
 from anastyle.data.images import SUFFIXES, ImageError, Opened, open_image, open_mask, shrink
 from anastyle_plugins.datasets import _rows
-from anastyle_plugins.datasets._rows import Problems, Row, check_rows, draw_splits, joined_groups, keep_given_splits
+from anastyle_plugins.datasets._rows import Problems, Row, check_rows, draw_part, joined_groups, keep_given_splits
 
 
 class ImageFiles(Dataset):
     """A set whose ``rows`` name image files; the splits are drawn by group, near-duplicates joined before."""
 
+    draws_validation = False  # by ``_draw``, which knows every label
     empty_masks: frozenset[str] | None = None  # the labels whose masks may be empty; None: all, counted
 
     @dataclass
@@ -32,6 +33,7 @@ class ImageFiles(Dataset):
         split: Literal["group", "random"] = "group"  # random is stamped leaky
         near_duplicates: Literal["join", "report"] = "join"  # join: they stay on one side of a split drawn by group
         test_share: float = 0.2
+        validation_share: float = 0.1  # of all images, or of the training images a table gives; 0 sets none apart
         seed: int = 0
         masks: Literal["required", "optional", "none"] = "required"
 
@@ -41,6 +43,11 @@ class ImageFiles(Dataset):
             raise ConfigError("data.source: name the folder that holds the images.")
         if not 0 < config.test_share < 1:
             raise ConfigError(f"data.test_share: {config.test_share} is not between 0 and 1.")
+        if not 0 <= config.validation_share < 1 - config.test_share:
+            raise ConfigError(
+                f"data.validation_share: {config.validation_share} is not from 0 to below 1 - test_share "
+                f"({1 - config.test_share:g}), so that images are left to train on."
+            )
         self.source = Path(config.source).expanduser()
         self.split_kind = ""
         self.twins: list[Twin] | None = None  # once they have been looked for
@@ -180,29 +187,51 @@ class ImageFiles(Dataset):
         return shrink(Image.fromarray(union.astype(np.uint8) * 255), self.config.max_side, mask=True)
 
     def _draw(self, rows: list[Row], problems: Problems) -> None:
-        """Fill in each row's group and split, unless a table gives the splits."""
+        """Fill in each row's group and split; of splits that a table gives, validation alone may be drawn."""
         for row in rows:
             row.group = row.group or row.key
+        config = self.config
         if any(row.split for row in rows):
             self.split_kind = "given"
             keep_given_splits(rows, problems)
+            if not any(row.split == "validation" for row in rows):
+                self._draw_validation(rows, problems)
             return
-        config = self.config
         if config.split == "random":
             self.split_kind = "leaky"
             groups = {row.key: row.key for row in rows}
         else:
             self.split_kind = "group"
-            if config.near_duplicates == "join" and not problems.names:
-                self.twins = self._look_alike(rows)
-            groups = joined_groups(rows, [(twin.first, twin.second) for twin in self.twins or ()])
+            groups = self._joined(rows, rows, problems)
             self.notes["groups that near-duplicates or copies joined"] = len({row.group for row in rows}) - len(
                 set(groups.values())
             )
             for row in rows:
                 row.group = groups[row.key]
-        untested = draw_splits(rows, groups, config.test_share, config.seed)
+        for row in rows:
+            row.split = "train"
+        untested = draw_part("test", rows, groups, config.test_share, config.seed)
         self.notes["classes too small to be tested"] = len(untested)
+        self._set_apart(rows, groups)
+
+    def _draw_validation(self, rows: list[Row], problems: Problems) -> None:
+        """Draw validation from the training rows that a table gives."""
+        if self.config.validation_share:
+            train = [row for row in rows if row.split == "train"]
+            self._set_apart(train, self._joined(train, rows, problems))
+
+    def _set_apart(self, rows: list[Row], groups: dict[str, str]) -> None:
+        """Move a share of the training rows to validation."""
+        if self.config.validation_share:
+            small = draw_part("validation", rows, groups, self.config.validation_share, self.config.seed)
+            self.notes["classes too small to be validated"] = len(small)
+
+    def _joined(self, rows: list[Row], every: list[Row], problems: Problems) -> dict[str, str]:
+        """Return the group of each row's key, groups that share copies or near-duplicates joined; look at every row."""
+        if self.config.near_duplicates == "join" and not problems.names:
+            self.twins = self._look_alike(every)
+        keys = {row.key for row in rows}
+        return joined_groups(rows, [(a, b) for a, b, _ in self.twins or () if {a, b} <= keys])
 
     def _look_alike(self, rows: list[Row]) -> list[Twin]:
         """Open every image once and return the near-duplicates; what cannot be opened is told when it is read."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from anastyle import DataError
-from anastyle.data.prepare import draw_test
+from anastyle.data.prepare import draw_groups
 from anastyle.errors import listing
 
 NAMES_SHOWN = 10  # of the files with one and the same fault
@@ -75,28 +75,32 @@ def check_rows(rows: list[Row], problems: Problems, notes: Counter[str]) -> None
 def keep_given_splits(rows: list[Row], problems: Problems) -> None:
     """Check the splits that a table gives."""
     for row in rows:
-        if row.split not in ("train", "test"):
-            problems.add("a split other than train or test", row.key)
+        if row.split not in ("train", "validation", "test"):
+            problems.add("a split other than train, validation or test", row.key)
     trained = {row.label for row in rows if row.split == "train"}
     if trained:
-        for label in sorted({row.label for row in rows if row.split == "test"} - trained):
-            problems.add("a class in test alone", label)
+        for part in ("validation", "test"):
+            for label in sorted({row.label for row in rows if row.split == part} - trained):
+                problems.add(f"a class in {part} alone", label)
 
 
-def draw_splits(rows: list[Row], groups: dict[str, str], share: float, seed: int) -> list[str]:
-    """Fill in each row's split, the same share of every label; return the labels too small to be tested.
+def draw_part(part: str, rows: list[Row], groups: dict[str, str], share: float, seed: int) -> list[str]:
+    """Move a share of every label's rows from training to another part; return the labels too small for that.
 
     Arguments:
         groups: of each key.
+        share: of all the label's rows, those in other parts counted.
     """
     labels = {groups[row.key]: row.label for row in rows}
-    test: set[str] = set()
+    taken: set[str] = set()
     for label in sorted(set(labels.values())):
-        sizes = Counter(groups[row.key] for row in rows if labels[groups[row.key]] == label)
-        test |= draw_test(sizes, share, seed)
+        own = [row for row in rows if labels[groups[row.key]] == label]
+        sizes = Counter(groups[row.key] for row in own if row.split == "train")
+        taken |= draw_groups(sizes, share * len(own), seed)
     for row in rows:
-        row.split = "test" if groups[row.key] in test else "train"
-    return sorted({row.label for row in rows} - {row.label for row in rows if row.split == "test"})
+        if groups[row.key] in taken:
+            row.split = part
+    return sorted({row.label for row in rows} - {row.label for row in rows if row.split == part})
 
 
 def joined_groups(rows: list[Row], twins: Iterable[tuple[str, str]] = ()) -> dict[str, str]:

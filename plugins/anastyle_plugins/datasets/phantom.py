@@ -1,19 +1,23 @@
-"""The phantom set: procedural lesions whose anatomy and style are drawn independently.
+"""The phantom set: procedural lesions whose anatomy and style are drawn independently, or linked in training.
 
 It is the only set on which disentanglement has a ground truth: every image comes with its mask, its factor
 table, its class (the look of an imaging device) and a caption whose anatomy and style fields say just what was
 drawn. Image ``i`` of a seed is the same whatever the number of images, and however many are drawn at once.
+
+Where ``linked`` is above 0, style follows anatomy in training images: a model can then learn to mix them, which
+validation and test, always independent, bring to light. A split ``instruments`` holds the training images as they
+would be without links, for judges and feature networks that must not learn to mix.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from anastyle import DATASETS, Caption, Dataset, Record
+from anastyle import DATASETS, Caption, ConfigError, Dataset, Link, Record
 
 Array = NDArray[Any]  # float32 or float64, (H, W) or (H, W, channels)
 
@@ -63,6 +67,11 @@ STYLE: dict[str, dict[str, tuple[str, ...]]] = {
 }
 FACTORS = ANATOMY | STYLE
 LOOKS = ("dermoscopy", "endoscopy", "ultrasound")
+LINKS = {"palette": "shape", "texture": "boundary", "lighting": "size", "noise": "symmetry"}
+FOLLOWING = {  # style factor -> anatomy value -> the style value that follows it, by position
+    style: {value: list(STYLE[style])[place % len(STYLE[style])] for place, value in enumerate(ANATOMY[anatomy])}
+    for style, anatomy in LINKS.items()
+}
 
 # What only the wide world has: a base model meets it, the study's own set does not.
 WIDE: dict[str, dict[str, tuple[str, ...]]] = {
@@ -72,6 +81,10 @@ WIDE: dict[str, dict[str, tuple[str, ...]]] = {
     "lighting": {"side-right": ("right-lit",)},
 }
 WIDE_SHARE = 0.2  # of the draws of a factor that has wide values
+
+FIRST = {"train": 0, "validation": 20_000_000, "test": 10_000_000, "instruments": 0}  # index of a split's first image
+INSTRUMENTS = 4096  # images of the unlinked split at most
+LINKING = 1  # the stream of an image's random numbers that its links are drawn from
 
 RADIUS = {"small": 0.27, "medium": 0.40, "large": 0.55}  # of half the image's width
 TILT = np.pi / 8  # how far a lesion is turned at most, either way: no word of a caption says how it is turned
@@ -132,6 +145,13 @@ GENERIC = (  # one undivided description, as a general image-text corpus would h
 )
 
 
+class Lesion(NamedTuple):
+    """What an image is to show."""
+
+    look: str
+    factors: dict[str, str]
+
+
 @DATASETS.register
 class Phantom(Dataset):
     """Procedural lesions with known factors, in three looks."""
@@ -141,32 +161,63 @@ class Phantom(Dataset):
         """How many images, and of which world."""
 
         train: int = 4096
+        validation: int = 512
         test: int = 1024
         image_size: int = 64
         seed: int = 2026
         world: Literal["study", "wide"] = "study"
+        linked: float = 0.0  # how often a style factor of a training image follows its anatomy factor
 
     factors = {name: tuple(values) for name, values in FACTORS.items()}
     anatomy_factors = tuple(ANATOMY)
+    links = LINKS
+    link_values: ClassVar[dict[str, dict[str, str]]] = FOLLOWING
+    draws_validation = False
     audited = False
     classes = LOOKS
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        if not 0 <= config.linked <= 1:
+            raise ConfigError(f"data.linked: {config.linked} is not from 0 to 1, the probability that style follows.")
+        if config.linked and config.world == "wide":
+            raise ConfigError("data.linked: the wide world has no links; write world: study, or linked: 0.")
+
+    def drawn_links(self) -> dict[str, Link]:
+        """Return every link if training images are linked."""
+        if not self.config.linked:
+            return {}
+        return {style: Link(follows=anatomy, values=FOLLOWING[style]) for style, anatomy in LINKS.items()}
 
     def records(self) -> Iterator[Record]:
         """Yield every image of the set, the training split first."""
         config = self.config
-        for split, start, count in (("train", 0, config.train), ("test", 10_000_000, config.test)):
-            for index in range(start, start + count):
+        counts = {"train": config.train, "validation": config.validation, "test": config.test}
+        if config.linked:
+            counts["instruments"] = min(config.train, INSTRUMENTS)
+        for split, count in counts.items():
+            for index in range(FIRST[split], FIRST[split] + count):
                 yield self.record(index, split)
 
     def record(self, index: int, split: str) -> Record:
         """Draw image ``index``: its look, its factors, its words, its pixels."""
         rng = np.random.default_rng([self.config.seed, index])
-        look = LOOKS[rng.integers(len(LOOKS))]
-        factors = draw_factors(rng, wide=self.config.world == "wide")
+        look, factors = self.lesion(rng, index, split)
         caption = write_caption(rng, look, factors, generic=self.config.world == "wide")
         image, mask = render(rng, look, factors, self.config.image_size)
-        key = f"phantom-{index:08d}"
-        return Record(key, image, mask, caption, label=look, group=key, split=split, factors=factors)
+        group = f"phantom-{index:08d}"
+        key = f"{group}-unlinked" if split == "instruments" else group
+        return Record(key, image, mask, caption, label=look, group=group, split=split, factors=factors)
+
+    def lesion(self, rng: np.random.Generator, index: int, split: str) -> Lesion:
+        """Draw what image ``index`` is to show; links are drawn from a stream of their own, so that no other
+        random number depends on them."""
+        look = LOOKS[rng.integers(len(LOOKS))]
+        factors = draw_factors(rng, wide=self.config.world == "wide")
+        if self.config.linked and split == "train":
+            links = np.random.default_rng([self.config.seed, index, LINKING])
+            factors |= follow(links, factors, self.config.linked)
+        return Lesion(look, factors)
 
 
 def draw_factors(rng: np.random.Generator, *, wide: bool) -> dict[str, str]:
@@ -178,6 +229,12 @@ def draw_factors(rng: np.random.Generator, *, wide: bool) -> dict[str, str]:
             value = str(rng.choice(list(WIDE[name])))
         factors[name] = value
     return factors
+
+
+def follow(rng: np.random.Generator, factors: dict[str, str], share: float) -> dict[str, str]:
+    """Return the style factors that follow their anatomy factor, each with probability ``share``."""
+    chances = dict(zip(LINKS, rng.random(len(LINKS)), strict=True))
+    return {style: FOLLOWING[style][factors[anatomy]] for style, anatomy in LINKS.items() if chances[style] < share}
 
 
 def write_caption(rng: np.random.Generator, look: str, factors: dict[str, str], *, generic: bool) -> Caption:
