@@ -12,7 +12,7 @@ from anastyle_plugins.encoders._outline import HARMONICS, OUTLINE, PLACE, mirror
 from anastyle_plugins.encoders._surface import BLURS, NUMBERS, SURFACE, surface
 
 FLAT = math.log(0.02)  # of a harmonic that is not there
-ROUGH, SYMMETRY, INNER, OUTER = PLACE + HARMONICS, PLACE + HARMONICS + 1, PLACE + HARMONICS + 2, PLACE + HARMONICS + 3
+ROUGH, SYMMETRY, INNER, OUTER, ACROSS = range(PLACE + HARMONICS, OUTLINE)
 
 
 def plane(size: int = 64) -> tuple[Tensor, Tensor]:
@@ -75,8 +75,24 @@ def test_a_jagged_edge_is_rough_and_a_soft_one_not_sharp():
     edges = []
     for width in (0.02, 0.2):
         image = torch.sigmoid((0.45 - torch.hypot(x, y)) / width).expand(1, 3, -1, -1)
-        edges.append(outline(image, smooth)[0, [INNER, OUTER]])
-    assert (edges[0] > edges[1] + 1).all()
+        edges.append(outline(image, smooth)[0, [INNER, OUTER, ACROSS]])
+    sharp, soft = edges
+    assert (sharp[:2] > soft[:2] + 1).all()
+    assert sharp[2] > soft[2] + 0.5
+
+
+def test_a_pattern_does_not_blur_an_edge():
+    x, y = plane()
+    disc = lesion()
+    torch.manual_seed(0)
+    grain = 0.1 * torch.randn(3, 64, 64)
+    edges = {}
+    for width in (0.02, 0.2):
+        plain = torch.sigmoid((0.45 - torch.hypot(x, y)) / width).expand(1, 3, -1, -1)
+        patterned = plain + 0.3 * torch.sin(25 * x) * plain + grain
+        edges[width] = [float(outline(image, disc)[0, ACROSS]) for image in (plain, patterned)]
+
+    assert min(edges[0.02]) > max(edges[0.2]) + 0.3, edges
 
 
 def test_no_lesion_and_a_whole_image_have_numbers():

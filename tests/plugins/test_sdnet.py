@@ -159,7 +159,7 @@ def test_outline_and_surface_are_of_the_lesion_that_the_head_sees(image):
 
     factors = encoder(image)
 
-    assert factors.anatomy.shape[1:] == encoder.dims.anatomy == (1, 18)
+    assert factors.anatomy.shape[1:] == encoder.dims.anatomy == (1, 19)
     assert factors.style.shape[1:] == encoder.dims.style == (1, 8 + 36)
     lesion = encoder.lesion(encoder.maps(image), image.shape[-2:])
     torch.testing.assert_close(factors.anatomy[:, 0, 0], lesion.mean(dim=(1, 2, 3)))
@@ -192,7 +192,7 @@ def test_groups_are_the_same_numbers_as_tokens(image):
 
     assert tokens.anatomy.shape[1:] == parted.dims.anatomy == (4, 9)
     assert tokens.style.shape[1:] == parted.dims.style == (4, 15)
-    for factor, name, sizes in zip(whole, ("anatomy", "style"), ((6, 9, 1, 2), (8, 15, 15, 6)), strict=True):
+    for factor, name, sizes in zip(whole, ("anatomy", "style"), ((6, 9, 1, 3), (8, 15, 15, 6)), strict=True):
         parts = getattr(tokens, name)
         shown = torch.cat([parts[:, place, :size] for place, size in enumerate(sizes)], dim=1)
         torch.testing.assert_close(shown, factor[:, 0])

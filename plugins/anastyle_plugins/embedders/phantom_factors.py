@@ -45,7 +45,7 @@ class PhantomFactors(Embedder):
         values = torch.zeros(len(captions), len(VALUES))
         for row, caption in zip(values, captions, strict=True):
             row[[PLACE[word.lower()] for word in WORD.findall(caption)]] = 1
-        return Embedded(values[:, None], torch.ones(len(captions), 1, dtype=torch.bool), values)
+        return Embedded(values[:, None].clone(), torch.ones(len(captions), 1, dtype=torch.bool), values)
 
     def fingerprint(self) -> str:
         """Return a hash of the words that are looked up."""

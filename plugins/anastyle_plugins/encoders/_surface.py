@@ -33,11 +33,11 @@ def surface(image: Tensor, lesion: Tensor) -> Tensor:
     levels += [blurred(levels[0], width * scale) for width in BLURS]
     inside, outside = sides(lesion, max(1, round(MARGIN * scale)))
     bands = [fine - coarse for fine, coarse in pairwise(levels)]
-    colours = [colour(image, side) for side in (inside, outside)]
+    colours = [mean_colour(image, side) for side in (inside, outside)]
     return torch.cat([*(described(band, side) for side in (inside, outside) for band in bands), *colours], dim=1)
 
 
-def colour(image: Tensor, where: Tensor) -> Tensor:
+def mean_colour(image: Tensor, where: Tensor) -> Tensor:
     """Return the mean colour (B, 3) of images (B, 3, H, W) in one place (B, 1, H, W)."""
     return (image * where).sum(dim=(2, 3)) / where.sum(dim=(2, 3)).clamp(min=1)
 
