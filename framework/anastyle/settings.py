@@ -1,13 +1,13 @@
 """What a person chooses about the data, the sampling and the measuring of a run; training has its own settings."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple
 
 from anastyle.config import plain, read_section, read_typed, refuse_below
 from anastyle.data.captions import BUILT_IN, NAME
-from anastyle.errors import ConfigError
-from anastyle.registry import CAPTIONERS, DATASETS
+from anastyle.errors import ConfigError, did_you_mean
+from anastyle.registry import CAPTIONERS, DATASETS, FEATURES
 from anastyle.sources import Captioner
 
 ON_BAD_SHARD = ("refuse", "skip")
@@ -65,6 +65,8 @@ class EvaluateSettings:
     """Training steps of the domain classifier whose features distances are measured on."""
     segmenter_steps: int = 300
     """Training steps of the segmenter that says where lesions are, on sets with masks and without known factors."""
+    features: list[str] = field(default_factory=lambda: ["domain", "highfreq", "random_conv"])
+    """Networks that distances are measured on: one taught by the data set's labels, and two that know none."""
     captioner: str = "template"
     """Whose attributes say whether images show what was asked, on such sets; empty: nobody's."""
     bootstrap: int = 200
@@ -89,6 +91,10 @@ class EvaluateSettings:
             utility=0,
             utility_steps=6,
         )
+        for name in self.features:
+            if name not in FEATURES.names():
+                near = did_you_mean(name, FEATURES.names())
+                raise ConfigError(f"features: there is no '{name}'.{near} Choose of {', '.join(FEATURES.names())}.")
         if self.captioner and CAPTIONERS.get(self.captioner).attributes is Captioner.attributes:
             raise ConfigError(f"captioner={self.captioner}: tells no attributes. Choose another, template say.")
 
@@ -115,7 +121,7 @@ def read_data(mapping: Any, where: str = "data") -> tuple[Data | None, list[str]
     if (name is None) == (root is None):
         found = "neither name nor root" if name is None else "both name and root"
         return None, [f"{where}: has {found}. Keep one: a dataset's name, or the folder of a prepared set."]
-    own = [field.name for field in fields(DataSettings)]
+    own = [option.name for option in fields(DataSettings)]
     chosen = {key: value for key, value in mapping.items() if key in own}
     others = {key: value for key, value in mapping.items() if key not in own and key != "name"}
     if name is None:
@@ -136,5 +142,5 @@ def _shared(name: Any, chosen: dict[str, Any]) -> dict[str, Any]:
     """Return those of our options that the dataset has as well."""
     if not isinstance(name, str) or name not in DATASETS.names():
         return {}
-    theirs = {field.name for field in fields(DATASETS.get(name).Config)}
+    theirs = {option.name for option in fields(DATASETS.get(name).Config)}
     return {key: value for key, value in chosen.items() if key in theirs}

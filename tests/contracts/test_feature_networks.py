@@ -9,7 +9,8 @@ TRAINED = {"domain"}  # on a study's own images
 
 
 def test_the_built_in_features_are_here():
-    assert {"clip", "colour", "dinov2", "domain", "highfreq", "inception", "mobilenet_v2"} <= set(FEATURES.names())
+    names = {"clip", "colour", "dinov2", "domain", "highfreq", "inception", "mobilenet_v2", "random_conv"}
+    assert names <= set(FEATURES.names())
 
 
 @pytest.fixture(scope="module", params=[name for name in FEATURES.names() if name not in TRAINED])

@@ -29,4 +29,9 @@ def features(train: FakeSplit) -> dict:
     domain, highfreq = FEATURES.get("domain"), FEATURES.get("highfreq")
     network = domain(domain.Config(width=8, steps=30, batch_size=32), classes=2)
     network.fit(train, seed=0)
-    return {"domain": network, "highfreq": highfreq(highfreq.Config(rings=4))}
+    random_conv = FEATURES.get("random_conv")
+    return {
+        "domain": network,
+        "highfreq": highfreq(highfreq.Config(rings=4)),
+        "random_conv": random_conv(random_conv.Config()),
+    }

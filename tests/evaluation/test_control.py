@@ -56,10 +56,17 @@ def test_perfect_control_is_one_on_the_diagonal_and_nothing_beside_it():
     assert {key: value.value for key, value in found.items()} == {
         "anatomy/anatomy": 1,
         "anatomy/style": 0,
+        "anatomy/style/excess": 0,
+        "anatomy/arrived": 1,
         "style/anatomy": 0,
+        "style/anatomy/excess": 0,
         "style/style": 1,
+        "style/arrived": 1,
+        "noise/anatomy": 0,
+        "noise/style": 0,
+        "leakage_excess": 0,
     }
-    assert all(value.floor == 0 for value in found.values())
+    assert all(not value.floor for value in found.values())
 
 
 def test_leaks_and_deafness_are_found_at_their_size():
@@ -82,6 +89,47 @@ def test_what_noise_alone_changes_is_the_floor():
 
     assert found["anatomy/style"].floor == pytest.approx(3 / 4, abs=0.06)
     assert found["anatomy/anatomy"].floor == pytest.approx((4 / 5 + 2 / 3) / 2, abs=0.06)
+
+
+def test_every_system_has_its_own_floor_and_leaks_by_what_lies_above_it():
+    question = asked()
+    restless, leaky = painted(question), painted(question, leak=0.3)
+    rng = torch.Generator().manual_seed(7)
+    for name, values in FACTORS.items():  # three in ten answers are another whatever is exchanged, noise or text
+        shuffled = (question.first[name] + torch.randint(1, values, (PAIRS,), generator=rng)) % values
+        moved = torch.where(torch.rand(PAIRS, generator=rng) < 0.3, shuffled, question.first[name])
+        restless["noise"][name] = moved
+        for text, names in KINDS.items():
+            if name not in names:
+                restless[text][name] = moved
+
+    found, leaks = matrix(restless, question), matrix(leaky, question)
+
+    assert found["style/anatomy"].value == pytest.approx(0.3, abs=0.05)
+    assert found["noise/anatomy"].value == pytest.approx(found["style/anatomy"].value)
+    assert found["noise/style"].floor is None
+    for key in ("style/anatomy/excess", "anatomy/style/excess", "leakage_excess"):
+        assert found[key].value == 0, "it moves no more than noise does"
+        assert leaks[key].low > 0.1, "noise moves nothing, its texts do"
+    assert leaks["noise/anatomy"].value == 0
+    assert leaks["leakage_excess"].samples.shape == (3, PAIRS)
+
+
+def test_a_change_to_something_else_does_not_arrive():
+    question = asked()
+    wrong = painted(question)
+    for name in KINDS["anatomy"]:  # another value than before, and never the one asked for
+        first, second, values = question.first[name], question.second[name], FACTORS[name]
+        others = (first + 1) % values
+        wrong["anatomy"][name] = torch.where(others == second, (first + 2) % values, others)
+
+    found = matrix(wrong, question)
+
+    assert found["anatomy/anatomy"].value == 1
+    assert found["anatomy/arrived"].value == 0
+    assert found["style/arrived"].value == 1
+    assert found["anatomy/arrived"].floor == 0
+    assert np.isnan(found["anatomy/arrived"].samples).any(), "where both captions ask the same, nothing is to arrive"
 
 
 def test_factors_are_sorted_by_kind_or_not_at_all():
@@ -163,9 +211,19 @@ def test_control_has_tables_of_its_own(factors, tmp_path):
 
     swaps, probed = control_tables(rows)
 
-    assert main_table(rows).columns == []
-    assert [column.title for column in swaps.columns][:2] == ["anatomy text moves anatomy", "anatomy text moves style"]
-    assert [column.arrow for column in swaps.columns] == ["↑", "↓", "↓", "↑"]
+    assert [column.title for column in main_table(rows).columns] == ["Leakage above own floor, %"]
+    assert {column.title: column.arrow for column in swaps.columns} == {
+        "anatomy text moves anatomy": "↑",
+        "anatomy text moves style": "↓",
+        "anatomy text moves style, above own floor": "↓",
+        "anatomy text arrives": "↑",
+        "style text moves anatomy": "↓",
+        "style text moves anatomy, above own floor": "↓",
+        "style text moves style": "↑",
+        "style text arrives": "↑",
+        "other noise moves anatomy: own floor": "",
+        "other noise moves style: own floor": "",
+    }
     assert probed.columns[0].title == "text anatomy code tells anatomy"
     write_tables(all_tables(rows), tmp_path)
     assert "other noise, same words" in (tmp_path / "table.md").read_text()

@@ -48,6 +48,8 @@ def test_one_factor_lost_is_lost_alone_and_a_missing_lesion_shows_nothing():
 
     found, values = shares(half, asked)
     assert found["faithful/style/colour"] == 1
+    assert values["faithful/anatomy/size"].samples.mean() == found["faithful/anatomy/size"]
+    assert values["faithful_mean"].samples.shape == (2, 300)
     assert found["faithful/anatomy/size"] == pytest.approx(values["faithful/anatomy/size"].floor, abs=0.01)
     assert set(shares(none, asked)[0].values()) == {0}
 
@@ -100,7 +102,7 @@ def lesions() -> Lesions:
     cls = CAPTIONERS.get("template")
     seen = pool(test, SIZE, range(len(test)))
     reader = Reader(cls(cls.Config()), "template", train, seen, SIZE)
-    real = reference(train, test, 60, DRAWS)
+    real = reference(train, test, range(60), DRAWS)
     return Lesions(Bright(), seen, real, reader)  # type: ignore[arg-type]
 
 

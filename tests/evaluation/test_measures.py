@@ -9,7 +9,7 @@ import torch
 
 from anastyle import FEATURES, DataError, Feature
 from anastyle.evaluation.features import features_of
-from anastyle.evaluation.measures import MOST, distance_values, thinned
+from anastyle.evaluation.measures import FRECHET, MOST, distance_values, thinned
 from anastyle.evaluation.reference import Reference, Settings
 from anastyle.evaluation.values import Card, Value
 
@@ -81,12 +81,21 @@ def test_a_share_that_no_half_sample_changes_has_no_interval():
 
 def test_networks_can_be_asked_for_the_frechet_distance_alone_and_without_intervals():
     values = distance_values(
-        images(40, 2), real(), {"highfreq": Means()}, Settings(draws=0), frechet_only=("highfreq",)
+        images(40, 2), real(), {"highfreq": Means()}, Settings(draws=0), chosen={"highfreq": [FRECHET]}
     )
 
     assert set(values) == {"fd_highfreq"}
     assert values["fd_highfreq"].low is values["fd_highfreq"].high is None
     assert "interval: none" in values["fd_highfreq"].protocol
+
+
+def test_real_images_after_the_autoencoder_are_measured_like_generated_ones():
+    decoded = images(40, 3, 90)
+    value = distance_values(images(40, 2), real(), {"domain": Means()}, FAST, decoded=decoded)["fd_domain"]
+
+    assert value.decoded == distance_values(decoded, real(), {"domain": Means()}, FAST)["fd_domain"].value
+    assert value.decoded > 2 * value.floor
+    assert distance_values(images(40, 2), real(), {"domain": Means()}, FAST)["fd_domain"].decoded is None
 
 
 def test_numbers_compare_where_all_of_the_protocol_is_the_same_and_only_there():

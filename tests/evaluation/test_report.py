@@ -9,6 +9,8 @@ import torch
 from PIL import Image
 
 from anastyle.evaluation.charts import curve_plot, decades, merged, thinned, ticks
+from anastyle.evaluation.difference_tables import differences
+from anastyle.evaluation.differences import Paired
 from anastyle.evaluation.pictures import embedded
 from anastyle.evaluation.report import (
     Cloud,
@@ -22,6 +24,7 @@ from anastyle.evaluation.report import (
     tsne,
     write_report,
 )
+from anastyle.evaluation.tables import Ranking
 from anastyle.evaluation.values import Value
 
 VOID = {"meta", "img"}
@@ -51,7 +54,7 @@ class Balance(HTMLParser):
 def report() -> StudyReport:
     rows = [
         Row(name, 42, {
-            "fd_domain": Value(at + 1.0, at + 0.5, at + 1.5, 0.3, 64, "Fréchet: a & b"),
+            "fd_domain": Value(2 * at + 1.0, 2 * at + 0.5, 2 * at + 1.5, 0.3, 64, "Fréchet: a & b"),
             "factor/shape": Value(0.5 + at / 10, None, None, 0.2, 64, "Accuracy: judge", 0.95, 0.9),
         })
         for at, name in enumerate(("full", "a<b"))
@@ -108,6 +111,26 @@ def test_a_study_that_failed_everywhere_still_has_a_page(tmp_path):
     text = write_report(StudyReport("lost", "Nothing ran.", [Row("full", 1, {})]), tmp_path).read_text(encoding="utf-8")
 
     assert "No run of this study has reached its evaluation" in text
+
+
+def test_rows_are_compared_where_their_results_by_caption_are_stored(report, tmp_path):
+    for row in report.rows:
+        hits = np.asarray([float(at % 4 < (1 if row.variant == "full" else 3)) for at in range(64)])
+        value = Value(float(hits.mean()), n=64, protocol="Accuracy: judge", samples=hits)
+        row.values["factor_mean"] = value
+        object.__setattr__(row, "samples", {"factor_mean": hits})
+    paired = Paired(report.rows)
+    report.ranking, report.differences = Ranking(paired), differences(report.rows, paired)
+
+    text = write_report(report, tmp_path).read_text(encoding="utf-8")
+    parser = Balance()
+    parser.feed(text)
+
+    assert parser.open == []
+    assert "<h2>Paired differences" in text
+    assert "<b>-50.0</b>" in text
+    assert "full − a&lt;b" in text
+    assert "behind" in text
 
 
 def test_missing_cells_are_visible(report, tmp_path):

@@ -5,6 +5,7 @@ import torch
 
 from anastyle import FEATURES, MissingError
 from anastyle.evaluation.classifier import Classifier
+from anastyle.evaluation.distances import frechet
 
 
 class Blots:
@@ -183,3 +184,63 @@ def test_highfreq_options_change_its_name_and_its_width():
 def test_an_image_too_small_for_a_spectrum_is_refused():
     with pytest.raises(ValueError, match="16 pixels a side"):
         highfreq()(image(size=8))
+
+
+def test_highfreq_features_do_not_see_what_is_below_one_grey_level():
+    smooth = torch.linspace(-0.8, 0.8, 32).expand(1, 3, 32, 32)
+    grain = 2 / 255 * torch.randn(smooth.shape, generator=torch.Generator().manual_seed(0))
+
+    bare, invisible, visible = (highfreq()(smooth + amount * grain) for amount in (0, 0.1, 4))
+
+    assert (invisible - bare).abs().max() < 0.2
+    assert (visible - bare).abs().max() > 2
+
+
+def random_conv(**options):
+    cls = FEATURES.get("random_conv")
+    return cls(cls.Config(**options))
+
+
+def spotted(n: int, seed: int) -> torch.Tensor:
+    """Return blotchy images (n, 3, 32, 32) with a little grain."""
+    rng = torch.Generator().manual_seed(seed)
+    blotches = 0.4 * torch.randn(n, 3, 4, 4, generator=rng)
+    return torch.nn.functional.interpolate(blotches, 32) + 0.05 * torch.randn(n, 3, 32, 32, generator=rng)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda image: torch.nn.functional.avg_pool2d(image, 3, 1, 1, count_include_pad=False),
+        lambda image: image + torch.tensor([0.2, -0.1, -0.1])[:, None, None],
+        lambda image: 0.8 * image,
+        lambda image: image + 0.1 * torch.randn(image.shape, generator=torch.Generator().manual_seed(5)),
+    ],
+    ids=["blur", "colour", "contrast", "grain"],
+)
+def test_random_convolutions_see(change):
+    network, fresh = random_conv(), spotted(150, 1)
+
+    real, other, changed = (network(some).double().numpy() for some in (spotted(150, 0), fresh, change(fresh)))
+
+    assert frechet(changed, real) > 1.5 * frechet(other, real)
+
+
+def test_random_convolutions_are_of_the_order_of_one_and_hang_on_their_seed_alone():
+    image = spotted(20, 0)
+    torch.manual_seed(3)
+    one = random_conv()(image)
+    torch.manual_seed(4)
+
+    assert torch.equal(one, random_conv()(image))
+    assert not torch.allclose(one, random_conv(seed=1)(image))
+    assert one.shape == (20, 64)
+    assert one.abs().max() < 4
+    assert random_conv().fingerprint() != random_conv(seed=1).fingerprint()
+    assert not list(random_conv().parameters())
+    assert not random_conv().state_dict()
+
+
+def test_random_convolutions_need_sixteen_pixels():
+    with pytest.raises(ValueError, match="needs 16 pixels"):
+        random_conv()(image(size=8))

@@ -3,11 +3,14 @@
 from pathlib import Path
 
 from anastyle.errors import ConfigError, MissingError
+from anastyle.evaluation.difference_tables import compact, differences
+from anastyle.evaluation.differences import Paired
 from anastyle.evaluation.formats import markdown, write_tables
 from anastyle.evaluation.measure import values_of
 from anastyle.evaluation.overview import all_tables
 from anastyle.evaluation.published import published
-from anastyle.evaluation.tables import Row
+from anastyle.evaluation.samples import Row, samples_of
+from anastyle.evaluation.tables import Ranking
 from anastyle.painting.finished import FOLDER, FinishedRun
 
 
@@ -25,11 +28,21 @@ def compare(folders: list[Path], output: Path | None = None, beside: list[str] |
         ConfigError: two runs of one name and seed, or no such published table.
     """
     rows = rows_of([run for folder in folders for run in runs_in(folder)])
+    paired = Paired(rows)
     under = [published(name) for name in beside or []]
-    tables = [*all_tables(rows), *under]
+    tables = [*all_tables(rows, Ranking(paired)), *under]
+    told = compact(differences(rows, paired))
     if output is not None:
-        write_tables(tables, output)
-    return "\n".join(markdown(table) for table in tables)
+        write_tables(tables, output, under=[told])
+    return "\n".join(filter(None, [*(markdown(table) for table in tables if not table.quiet), told]))
+
+
+def paired_runs(*folders: Path | str) -> Paired:
+    """Return the finished runs of studies, to be compared two rows at a time, as in
+
+    >>> paired_runs("runs/ablation").between("full", "naive_concat", "factor_mean")  # doctest: +SKIP
+    """
+    return Paired(rows_of([run for folder in folders for run in runs_in(Path(folder))]))
 
 
 def runs_in(folder: Path) -> list[FinishedRun]:
@@ -55,7 +68,8 @@ def rows_of(runs: list[FinishedRun]) -> list[Row]:
     for run in runs:
         variant = run.folder.parent
         name = f"{variant.parent.name}/{variant.name}" if several else variant.name
-        row = Row(name, run.seed, values_of(run.stored("evaluate")))
+        measured = run.stored("evaluate")
+        row = Row(name, run.seed, values_of(measured), samples_of(measured))
         _, other = rows.setdefault((name, run.seed), (row, run.folder))
         if other != run.folder:
             raise ConfigError(

@@ -13,14 +13,16 @@ from anastyle.errors import DataError
 from anastyle.evaluation.bootstrap import share
 from anastyle.evaluation.distances import Array
 from anastyle.evaluation.judge import LABEL, Examples, Judge, answers_of, pixels
-from anastyle.evaluation.measures import distance_values
+from anastyle.evaluation.measures import FRECHET, KERNEL, distance_values
 from anastyle.evaluation.reference import FEWEST, Reference, Settings, reference
 from anastyle.evaluation.values import Value
 from anastyle.interfaces import Feature
 
 FACTOR = "factor/"
 MEAN = "factor_mean"
-FRECHET_ONLY = ("highfreq",)  # untrained features: a study shows one number of them
+CORRECTED, MEAN_CORRECTED = "corrected/", "factor_mean_corrected"
+BRIEF = {"highfreq": [FRECHET], "random_conv": [FRECHET, KERNEL]}  # untrained features: a study shows the distances
+LEAST = 0.01  # between chance and ceiling, below which an accuracy is not brought to that scale
 
 
 def evaluate_images(
@@ -42,7 +44,8 @@ def evaluate_images(
         asked: rows of ``test`` whose captions the images were asked for, (n,).
         features: networks by name; ``anastyle.evaluation.measures`` says what each gives.
         judge: gives ``label_accuracy``, ``factor/<name>`` and ``factor_mean``.
-        decoded: uint8 (n, 3, S, S), the real images of ``asked`` after the autoencoder: a second ceiling.
+        decoded: uint8 (n, 3, S, S), the real images of ``asked`` after the autoencoder: a second ceiling of accuracies,
+            and of distances the bound that no generator behind that autoencoder can be expected to pass.
         real: what ``reference`` chose, to keep its features from one variant to the next.
 
     Raises:
@@ -53,8 +56,8 @@ def evaluate_images(
     check(generated, asked, test)
     values = {}
     if features:
-        real = real or reference(train, test, len(generated), settings)
-        values |= distance_values(generated, real, features, settings, frechet_only=FRECHET_ONLY)
+        real = real or reference(train, test, asked.tolist(), settings)
+        values |= distance_values(generated, real, features, settings, chosen=BRIEF, decoded=decoded)
     if judge is not None:
         values |= judged_values(generated, asked, test, judge, decoded, settings)
     return values
@@ -102,15 +105,52 @@ def judged_values(
             protocol=f"Accuracy: {how}",
             ceiling=float((ceiling[name] == target)[known].double().mean()),
             decoded=None if lossy is None else float((lossy[name] == target)[known].double().mean()),
+            samples=torch.where(known, (answers[name] == target).double(), torch.nan).numpy(),
         )
         values["label_accuracy" if name == LABEL else FACTOR + name] = value
         if name != LABEL:
-            right[name] = torch.where(known, (answers[name] == target).double(), torch.nan).numpy()
+            right[name] = value.samples
     if right:  # rows where no factor is known do not occur: factors come with the set, or not at all
         parts = [values[FACTOR + name] for name in right]
         how = f"Mean accuracy over {len(parts)} factors: {how}"
         values[MEAN] = mean_value(parts, np.stack(list(right.values())), how, settings)
-    return values
+    return values | corrected_values(values)
+
+
+def corrected_values(values: dict[str, Value]) -> dict[str, Value]:
+    """Return ``factor_mean_corrected`` and ``corrected/<factor>``: where between chance and ceiling accuracies lie."""
+    keys = {key: CORRECTED + key.removeprefix(FACTOR) for key in values if key.startswith(FACTOR)}
+    found = {new: corrected(values[key]) for key, new in {MEAN: MEAN_CORRECTED, **keys}.items() if key in values}
+    return {key: value for key, value in found.items() if value is not None}
+
+
+def corrected(value: Value) -> Value | None:
+    """Return (accuracy - chance) / (ceiling - chance), or None where a ceiling is hardly above chance.
+
+    The ceiling is that of real images after the autoencoder where it is known, else of real images. Of a mean over
+    factors, the means are taken first: a factor counts by how much of it can be seen.
+    """
+    chance, behind = value.floor or 0.0, value.decoded is not None
+    ceiling = value.decoded if value.decoded is not None else value.ceiling
+    if ceiling is None or ceiling - chance < LEAST:
+        return None
+
+    def scaled(number: float | None) -> float | None:
+        return None if number is None else (number - chance) / (ceiling - chance)
+
+    which = "real images after the autoencoder" if behind else "real images"
+    how = f"Chance-corrected, 0 at the floor of the raw accuracy, {chance:.3f}, 1 at that of {which}, {ceiling:.3f}"
+    return Value(
+        (value.value - chance) / (ceiling - chance),
+        scaled(value.low),
+        scaled(value.high),
+        floor=0.0,
+        n=value.n,
+        protocol=f"{how}; {value.protocol}",
+        ceiling=scaled(value.ceiling),
+        decoded=scaled(value.decoded),
+        samples=None if value.samples is None else (value.samples - chance) / (ceiling - chance),
+    )
 
 
 def mean_value(parts: list[Value], right: Array, protocol: str, settings: Settings) -> Value:
@@ -123,4 +163,5 @@ def mean_value(parts: list[Value], right: Array, protocol: str, settings: Settin
         protocol=protocol,
         ceiling=float(np.mean([part.ceiling or 0.0 for part in parts])),
         decoded=float(np.mean(decoded)) if decoded else None,
+        samples=right,
     )

@@ -1,4 +1,8 @@
-"""What every run of a data set is measured with: networks trained on its real training images, once, and kept."""
+"""What every run of a data set is measured with: networks trained on real images of it, once, and kept.
+
+Judge and domain features learn from the training split, or from a split of their own where the set has one: where
+factors go together in training, an instrument that learned there would take one for the other.
+"""
 
 import hashlib
 import json
@@ -26,6 +30,7 @@ from anastyle.registry import CAPTIONERS, FEATURES
 from anastyle.settings import EvaluateSettings
 from anastyle.stages import INSTRUMENTS
 
+OWN_SPLIT = "instruments"  # of a set whose training images are not what instruments should learn from
 SEED = 0  # of the instruments: the same ones measure every variant and seed
 
 
@@ -33,7 +38,8 @@ SEED = 0  # of the instruments: the same ones measure every variant and seed
 class Instruments:
     """The networks and real images that every variant of a data set is measured with."""
 
-    features: dict[str, Feature]
+    networks: dict[str, Feature]
+    features: dict[str, Feature]  # those of the networks that distances are measured on
     judge: Judge | None
     real: Reference
     bench: Bench | None = None  # of the memorisation gate; None where no gate is wanted
@@ -42,42 +48,51 @@ class Instruments:
     @property
     def spaces(self) -> dict[str, Feature]:
         """The features, beside pixels, in which a copy may give itself away."""
-        return {"domain": self.features["domain"]}
+        return {"domain": self.networks["domain"]}
 
 
 _built: dict[str, Instruments] = {}  # a study's variants share them within a process
 
 
 def instruments(
-    settings: EvaluateSettings, count: int, parts: Parts, output: Path, device: torch.device, *, masks: bool
+    settings: EvaluateSettings,
+    count: int,
+    parts: Parts,
+    output: Path,
+    device: torch.device,
+    *,
+    masks: bool,
+    asked: str = "test",
 ) -> Instruments:
     """Return the instruments of a data set.
 
     Arguments:
         count: of generated images.
         masks: does the system paint masks?
+        asked: the split whose first captions were painted.
     """
-    train = parts.data.split("train", image_size=parts.image_size)
-    test = parts.data.split("test", image_size=parts.image_size)
+    own = OWN_SPLIT if OWN_SPLIT in parts.data.manifest.splits else "train"
+    train, taught, test = (parts.data.split(name, image_size=parts.image_size) for name in ("train", own, asked))
     outlined = train.has_masks and (masks or not train.factors)
     folder = place(output, parts, settings.judge_steps, settings.domain_steps)
-    built = f"{folder}-{count}-{outlined and settings.captioner}-{settings.segmenter_steps}"
+    names = [*dict.fromkeys(["domain", *settings.features])]  # copies are looked for in domain's, whatever is listed
+    built = f"{folder}-{count}-{asked}-{names}-{outlined and settings.captioner}-{settings.segmenter_steps}"
     if built in _built:
         return _built[built]
-    domain, highfreq = (_feature(name, settings, len(parts.data.classes)) for name in ("domain", "highfreq"))
-    asked = questions(train)
+    networks = {name: _feature(name, settings, len(parts.data.classes)).to(device) for name in names}
+    domain, answers = networks["domain"], questions(taught)
 
     def learn(fresh: Path) -> None:
-        domain.fit(train, seed=SEED, device=device)
+        domain.fit(taught, seed=SEED, device=device)
         domain.save(fresh / "domain.safetensors")
-        if asked:
-            Judge.train(train, SEED, settings.judge_steps, device=device).save(fresh / "judge.safetensors")
+        if answers:
+            Judge.train(taught, SEED, settings.judge_steps, device=device).save(fresh / "judge.safetensors")
 
     once(output, folder, learn)
     domain.load(folder / "domain.safetensors")
-    judge = Judge.load(folder / "judge.safetensors") if asked else None
-    real = reference(train, test, count, Settings(draws=settings.bootstrap), cache=output / "cache")
-    tools = Instruments({"domain": domain, "highfreq": highfreq}, judge, real)
+    judge = Judge.load(folder / "judge.safetensors") if answers else None
+    real = reference(train, test, range(count), Settings(draws=settings.bootstrap), cache=output / "cache")
+    tools = Instruments(networks, {name: networks[name] for name in settings.features}, judge, real)
     if outlined:
         tools.lesions = _lesions(settings, parts, train, test, real, output, device)
     if settings.memorisation and min(len(train), len(test)) >= FEWEST:

@@ -13,11 +13,13 @@ from anastyle.config import typed
 from anastyle.data.cache import cached
 from anastyle.data.images import picture_of, unsigned
 from anastyle.data.loader import in_order
-from anastyle.evaluation.control.measured import control_values
+from anastyle.data.split import Split
+from anastyle.evaluation.control.measured import control_values, link_values
 from anastyle.evaluation.evaluate import evaluate_images
 from anastyle.evaluation.instruments import instruments
 from anastyle.evaluation.memorisation.gate import gate
 from anastyle.evaluation.reference import Settings
+from anastyle.evaluation.samples import write_samples
 from anastyle.evaluation.utility.measured import utility_values
 from anastyle.evaluation.values import COST, Value
 from anastyle.jsonlines import JsonLines
@@ -39,11 +41,11 @@ def measure(
     images, masks = shown["images"], shown.get("masks")
     rows = list(range(len(images)))
     # what was asked is what the held-out captions say in full, whatever part of it the variant was told
-    train = parts.data.split("train", image_size=parts.image_size)
-    test = parts.data.split("test", image_size=parts.image_size)
-    tools = instruments(settings, len(images), parts, output, device, masks=masks is not None)
+    asked = painted.settings.get("split", "test")
+    train, test = (parts.data.split(name, image_size=parts.image_size) for name in ("train", asked))
+    tools = instruments(settings, len(images), parts, output, device, masks=masks is not None, asked=asked)
     draws = Settings(draws=settings.bootstrap)
-    lossy = decoded(parts, rows, output, device) if tools.judge or tools.lesions else None
+    lossy = decoded(parts, test.subset(rows), output, device)
     values = evaluate_images(
         images, rows, train, test, features=tools.features, judge=tools.judge, real=tools.real, decoded=lossy,
         settings=draws,
@@ -51,8 +53,9 @@ def measure(
     if tools.lesions:
         values |= tools.lesions.faithfulness(images, lossy, draws)
         values |= tools.lesions.pairs(images, masks, draws) if masks is not None else {}
-    aligned = plan["align"].folder if "align" in plan else None
+    aligned = plan["align"].folder if "align" in plan and asked == "test" else None  # its codes are of test images
     values |= control_values(painted.folder, aligned, test, parts.data, tools.judge, tools.lesions, draws)
+    values |= link_values(images, lossy, test, parts.data, tools.judge, draws)
     if settings.utility:
         values |= utility_values(
             images, rows, train, test, parts.data.classes, networks=settings.utility, steps=settings.utility_steps,
@@ -66,6 +69,7 @@ def measure(
     with write_folder(node.folder) as folder:
         text = json.dumps({name: value.to_json() for name, value in values.items()}, indent=1)
         (folder / "values.json").write_text(text)
+        write_samples(folder, values, images, tools.real, tools.features)
         line = {"step": 0, "time": round(time.time() * 1000), **metrics}
         (folder / "metrics.jsonl").write_text(json.dumps(line) + "\n")
         grid.save(folder / "samples.png")
@@ -108,21 +112,22 @@ def values_of(folder: Path) -> dict[str, Value]:
     return {name: Value(**value) for name, value in json.loads((folder / "values.json").read_text()).items()}
 
 
-def decoded(parts: Parts, rows: list[int], output: Path, device: torch.device) -> Tensor:
-    """Return real test images after the autoencoder, uint8 (n, 3, S, S): what no generator behind it can exceed."""
+def decoded(parts: Parts, asked: Split, output: Path, device: torch.device) -> Tensor:
+    """Return real images after the autoencoder, uint8 (n, 3, S, S): what no generator behind it can exceed."""
     autoencoder = parts.autoencoder.to(device).eval()
     identity = {
         "what": "decoded",
         "data": parts.data.fingerprint,
         "image_size": parts.image_size,
-        "rows": len(rows),
+        "split": asked.name,
+        "rows": len(asked),
         "autoencoder": autoencoder.fingerprint(),
     }
 
     @torch.no_grad()
     def compute() -> dict[str, Tensor]:
         shown = []
-        for batch in in_order(parts.test.subset(rows), ("image",), batch_size=64):
+        for batch in in_order(asked, ("image",), batch_size=64):
             assert batch.image is not None
             mean, _ = autoencoder.encode(batch.image.to(device)).chunk(2, dim=1)
             shown.append(unsigned(autoencoder.decode(mean)))

@@ -4,7 +4,7 @@ Keys name number and network, as ``fd_inception`` and ``recall_dinov2`` do. On `
 all but ``fd_domain`` go by their bare names: ``kid``, ``precision``; so does ``cmmd``, which is on ``clip`` alone.
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -102,7 +102,8 @@ def distance_values(
     features: dict[str, Feature],
     settings: Settings,
     *,
-    frechet_only: Collection[str] = (),
+    chosen: Mapping[str, Sequence[Measure]] | None = None,
+    decoded: Tensor | None = None,
 ) -> dict[str, Value]:
     """Return all measures of uint8 images (n, 3, H, W) on each network's features.
 
@@ -110,7 +111,8 @@ def distance_values(
     images that are all alike. A Fréchet and a kernel distance of images that are all alike are defined, and large.
 
     Arguments:
-        frechet_only: networks on which nothing but the Fréchet distance is wanted.
+        chosen: what is wanted of a network, where that is not all.
+        decoded: uint8 (n, 3, H, W), real images after the autoencoder, measured like generated ones.
 
     Raises:
         DataError: features are not finite, or the real images' are all the same.
@@ -118,10 +120,11 @@ def distance_values(
     values = {}
     for name, network in features.items():
         fake, found = real.look(network, generated), real.features(network)
+        lossy = None if decoded is None else real.look(network, decoded)
         if alike(found.against):
             raise DataError(f"{name}: all {len(found.against)} real images give the same features. Nothing differs.")
-        about = About(network.fingerprint(), real, settings)
-        for measure in [FRECHET] if name in frechet_only else measures_of(name):
+        about = About(network.fingerprint(), real, settings, lossy)
+        for measure in (chosen or {}).get(name) or measures_of(name):
             values |= {key_of(key, name): value for key, value in measured(measure, fake, found, about).items()}
     return values
 
@@ -144,6 +147,7 @@ class About(NamedTuple):
     features: str  # fingerprint
     real: Reference
     settings: Settings
+    decoded: Array | None = None  # features (n, F) of real images after the autoencoder
 
 
 def measured(measure: Measure, fake: Array, found: Real, about: About) -> dict[str, Value]:
@@ -154,12 +158,14 @@ def measured(measure: Measure, fake: Array, found: Real, about: About) -> dict[s
         return {}
     points = measure.point(fake, against, seed)
     floors = measure.point(held, against, seed) if len(held) >= measure.fewest else [None] * len(points)
+    lossy = None if about.decoded is None else thinned(about.decoded, measure.most, seed)
+    bounds = [None] * len(points) if lossy is None else measure.point(lossy, against, seed)
     spreads: list[Array | None] = [None] * len(points)
     if draws:
         halves = half_samples(measure.resampled, fake, against, draws=draws, seed=seed)
         spreads = list(halves.reshape(draws, -1).T)
     values = {}
-    for key, point, floor, spread in zip(measure.keys, points, floors, spreads, strict=True):
+    for key, point, floor, bound, spread in zip(measure.keys, points, floors, bounds, spreads, strict=True):
         number = NUMBERS[key]
         card = card_of(number, (fake, against, held), about)
         values[key] = Value(
@@ -168,6 +174,7 @@ def measured(measure: Measure, fake: Array, found: Real, about: About) -> dict[s
             floor=floor,
             n=len(fake),
             protocol=sentence(card, about.real),
+            decoded=bound,
             card=card,
         )
     return values

@@ -1,5 +1,6 @@
 """The real images that generated ones are measured against, in two disjoint parts: the second gives the floor."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -15,13 +16,15 @@ from anastyle.evaluation.judge import Examples, pixels
 from anastyle.interfaces import Feature
 
 FEWEST = 10  # images, below which no distance is worth its name
+MOST = 2048  # training images that are measured against
 
 
 @dataclass(frozen=True)
 class Settings:
     """The person's choices of the evaluate stage that concern numbers."""
 
-    reference: Literal["test", "train"] = "test"
+    reference: Literal["test", "train"] | None = None
+    """Which split's images are measured against; None: test where it is large enough, see ``reference``."""
     draws: int = 200
     """Resamples behind an interval."""
     seed: int = 0
@@ -66,24 +69,38 @@ class Reference:
         return pixels_hash(self.against, self.held)
 
 
-def reference(train: Examples, test: Examples, n: int, settings: Settings, *, cache: Path | None = None) -> Reference:
-    """Choose the real images that ``n`` generated ones are measured against; the same for every variant and seed.
+def reference(
+    train: Examples, test: Examples, asked: Sequence[int], settings: Settings, *, cache: Path | None = None
+) -> Reference:
+    """Choose the real images that the images of ``asked`` test captions are measured against: alike for all variants.
 
-    From the test split, half is kept for the floor (``n`` images where that is less). From the training split, the
-    test split gives the floor, which then also holds the gap between the two.
+    The floor is what the real images of those very captions get: as many as are generated, asked for the same, and none
+    of them among the images measured against. A Fréchet distance falls with the number of images, so that a floor of
+    fewer would say nothing beside it. Where the test split holds at least as many images again, these are measured
+    against. Where it does not, as on small sets, whose whole test split is painted, the training images are, at most
+    2048 of them: the floor then holds the gap between the two splits, and a model that repeats training images comes
+    below it, which counts as no more than the floor.
 
     Raises:
         DataError: too few real images.
     """
-    rng = np.random.default_rng([settings.seed, 1])
-    order = rng.permutation(len(test)).tolist()
-    kept = min(n, len(test) // 2 if settings.reference == "test" else len(test))
-    source, rows = (test, order[kept:]) if settings.reference == "test" else (train, list(range(len(train))))
-    if min(kept, len(rows)) < FEWEST:
+    wanted = set(asked)
+    others = [row for row in range(len(test)) if row not in wanted]
+    chosen = settings.reference or ("test" if len(others) >= len(wanted) else "train")
+    source, rows = (test, others) if chosen == "test" else (train, few_of(len(train), settings.seed))
+    if min(len(wanted), len(rows)) < FEWEST:
         raise DataError(
-            f"the test split has {len(test)} images: a distance needs {2 * FEWEST}, half of them for the floor.\n"
-            f"Prepare a larger test share."
+            f"there are {len(wanted)} test captions that images were painted for, and {len(rows)} real {chosen} images "
+            f"beside them: a distance needs {FEWEST} of each.\nPrepare a larger test share."
         )
     side = min(settings.max_side, source.image(0).shape[-1])
-    words = f"{len(rows)} real {settings.reference} images; floor: {kept} other real test images against the same"
-    return Reference(pixels(source, side, rows)[0], pixels(test, side, order[:kept])[0], side, words, cache)
+    words = f"{len(rows)} real {chosen} images; floor: the {len(wanted)} real test images of the same captions"
+    held = pixels(test, side, sorted(wanted))[0]
+    return Reference(pixels(source, side, rows)[0], held, side, words, cache)
+
+
+def few_of(count: int, seed: int) -> list[int]:
+    """Return at most 2048 rows of ``count``, drawn at random, in their order."""
+    if count <= MOST:
+        return list(range(count))
+    return sorted(np.random.default_rng([seed, 1]).choice(count, MOST, replace=False).tolist())

@@ -10,11 +10,25 @@ from importlib import resources
 from pathlib import Path
 
 from anastyle.evaluation.charts import COLOURS, Cloud, Curve, Scatter, curve_plot, mark, merged, scatter_plot, tsne
+from anastyle.evaluation.difference_tables import TITLE, Differences
+from anastyle.evaluation.difference_tables import as_html as differences_html
 from anastyle.evaluation.formats import notes
 from anastyle.evaluation.overview import all_tables
 from anastyle.evaluation.pictures import Grid, Picture, Strip, grid_html
 from anastyle.evaluation.published import beside
-from anastyle.evaluation.tables import DASH, Cell, Row, Table, control_tables, cost_table, factor_table, main_table
+from anastyle.evaluation.tables import (
+    DASH,
+    UNPAIRED,
+    Cell,
+    Line,
+    Ranking,
+    Row,
+    Table,
+    control_tables,
+    cost_table,
+    factor_table,
+    main_table,
+)
 from anastyle.evaluation.utility.measured import utility_tables
 
 __all__ = ["Cloud", "Curve", "Grid", "Picture", "Row", "Scatter", "Strip", "StudyReport", "tsne", "write_report"]
@@ -34,6 +48,8 @@ class StudyReport:
     config_yaml: str = ""
     copies: list[str] = field(default_factory=list)
     """What the memorisation gate says of each run."""
+    ranking: Ranking = UNPAIRED
+    differences: Differences | None = None
 
 
 def write_report(report: StudyReport, folder: Path) -> Path:
@@ -48,6 +64,7 @@ def page(report: StudyReport) -> str:
     """Return the page."""
     sections = [
         results(report),
+        compared(report),
         factors(report),
         costs(report),
         control(report),
@@ -87,29 +104,43 @@ def section(title: str, body: str, lead: str = "") -> str:
 
 def results(report: StudyReport) -> str:
     """Return the table of variants by metrics."""
-    table = main_table(report.rows)
+    table = main_table(report.rows, report.ranking)
     seeds = {row.seed for row in report.rows}
     spread = "mean ± standard deviation over seeds" if len(seeds) > 1 else "with its 95 % interval"
-    lead = (
-        f"Each number {spread}. Best in bold, second best underlined; ↓\u00a0lower is better, ↑\u00a0higher is better."
-    )
+    lead = f"Each number {spread}; ↓\u00a0lower is better, ↑\u00a0higher is better."
     if not table.columns:
         return section("Results", "<p>No run of this study has reached its evaluation.</p>")
     return section("Results", as_html(table), lead)
 
 
+def compared(report: StudyReport) -> str:
+    """Return the paired differences of rows."""
+    told = report.differences
+    return section(TITLE, differences_html(told) if told else "")
+
+
 def as_html(table: Table) -> str:
-    """Return a table as HTML."""
+    """Return a table as HTML, and under it what its marks mean."""
     heads = "".join(
         f'<th scope="col">{escape(shown.title)}<span class="arrow">{shown.arrow}</span></th>' for shown in table.columns
     )
     lines = [
-        f'<tr><th scope="row">{escape(line.name)}{images(line.cells)}</th>'
+        f'<tr{kind(line)}><th scope="row">{escape(line.name)}{images(line.cells)}</th>'
         + "".join(result(table, at, cell) for at, cell in enumerate(line.cells))
         + "</tr>"
         for line in table.lines
     ]
-    return framed(heads, lines, bound_lines(table))
+    return framed(heads, lines, bound_lines(table)) + marks_mean(table)
+
+
+def kind(line: Line) -> str:
+    """Return the attribute of a reference row."""
+    return ' class="reference"' if line.reference else ""
+
+
+def marks_mean(table: Table) -> str:
+    """Return what a table's marks mean."""
+    return f'<p class="marks">{escape(table.legend)}</p>' if table.legend else ""
 
 
 def framed(heads: str, lines: Sequence[str], bounds: Sequence[str], kind: str = "", first: str = "variant") -> str:
@@ -130,13 +161,11 @@ def images(cells: Sequence[Cell]) -> str:
 
 
 def result(table: Table, at: int, cell: Cell) -> str:
-    """Return one cell: the number by its rank, and under it the interval."""
+    """Return one cell: the number, bold where it is best, and under it the interval."""
     if cell.mean is None:
         return f'<td class="missing">{DASH}</td>'
     shown = table.columns[at]
-    number = {1: "<b>{}</b>", 2: "<u>{}</u>"}.get(cell.rank, "{}").format(shown.show(cell.mean)) + (
-        "†" if cell.differs else ""
-    )
+    number = ("<b>{}</b>" if cell.best else "{}").format(shown.show(cell.mean)) + ("†" if cell.differs else "")
     spread = ""
     if cell.std is not None:
         spread = f"± {shown.show(cell.std)}"
@@ -149,7 +178,7 @@ def bound_lines(table: Table) -> list[str]:
     """Return the lines of what real images get."""
     return [
         f'<tr><th scope="row">{escape(line.name)}</th>'
-        + "".join(f"<td>{table.columns[at].show(cell.mean)}</td>" for at, cell in enumerate(line.cells))
+        + "".join(f"<td>{table.text(at, cell)}</td>" for at, cell in enumerate(line.cells))
         + "</tr>"
         for line in table.bounds
     ]
@@ -157,13 +186,13 @@ def bound_lines(table: Table) -> list[str]:
 
 def factors(report: StudyReport) -> str:
     """Return the table of single factors, each with a bar between chance and ceiling."""
-    table = factor_table(report.rows)
+    table = factor_table(report.rows, report.ranking)
     if not table.columns:
         return ""
     heads = "".join(f'<th scope="col">{escape(shown.title)}</th>' for shown in table.columns)
     marks = [{line.name: line.cells[at].mean for line in table.bounds} for at in range(len(table.columns))]
     lines = [
-        f'<tr><th scope="row">{escape(line.name)}</th>'
+        f'<tr{kind(line)}><th scope="row">{escape(line.name)}</th>'
         + "".join(barred(table, at, cell, list(marks[at].values())) for at, cell in enumerate(line.cells))
         + "</tr>"
         for line in table.lines
@@ -172,12 +201,13 @@ def factors(report: StudyReport) -> str:
         "Share of images, in percent, in which an independent classifier sees the factor that the caption asked for. "
         "On each bar, the coloured tick is chance; the dark ticks are real images."
     )
-    return section("What was asked, and what was painted", framed(heads, lines, bound_lines(table), "factors"), lead)
+    body = framed(heads, lines, bound_lines(table), "factors") + marks_mean(table)
+    return section("What was asked, and what was painted", body, lead)
 
 
 def costs(report: StudyReport) -> str:
     """Return what an image and a training cost."""
-    table = cost_table(report.rows)
+    table = cost_table(report.rows, report.ranking)
     lead = (
         "All that paints an image from its caption, at the study's own steps and guidance, on one device; and how long "
         "everything was trained that a row stands on."
@@ -192,7 +222,7 @@ def control(report: StudyReport) -> str:
         "stays, and what changed is measured. Beside it: what linear probes read off each code, how far single "
         "numbers stand for single factors, and how often a caption finds its own image."
     )
-    return section("Control and disentanglement", titled(control_tables(report.rows)), lead)
+    return section("Control and disentanglement", titled(control_tables(report.rows, report.ranking)), lead)
 
 
 def titled(tables: Sequence[Table]) -> str:
@@ -206,7 +236,7 @@ def useful(report: StudyReport) -> str:
         "A classifier is tested on real images after training on real ones, on synthetic ones, and on both. What "
         "counts is the gain over as many repeated real images of the same classes, and its interval."
     )
-    return section("Clinical use", titled(utility_tables(report.rows)), lead)
+    return section("Clinical use", titled(utility_tables(report.rows, report.ranking)), lead)
 
 
 def copied(report: StudyReport) -> str:
@@ -230,7 +260,7 @@ def barred(table: Table, at: int, cell: Cell, marks: Sequence[float | None]) -> 
     if cell.mean is None:
         return f'<td class="missing">{DASH}</td>'
     number = table.columns[at].show(cell.mean)
-    number = {1: f"<b>{number}</b>", 2: f"<u>{number}</u>"}.get(cell.rank, number) + ("†" if cell.differs else "")
+    number = (f"<b>{number}</b>" if cell.best else number) + ("†" if cell.differs else "")
     spread = f"± {table.columns[at].show(cell.std)}" if cell.std is not None else ""
     ticks = "".join(
         f'<em class="{"" if place else "chance"}" style="left:{100 * share:.1f}%"></em>'
@@ -319,7 +349,7 @@ def scatters(report: StudyReport) -> str:
 
 def fine_print(report: StudyReport) -> str:
     """Return how everything was measured, and the configuration."""
-    found = [note for table in all_tables(report.rows) for note in notes(table)]
+    found = [note for table in all_tables(report.rows, report.ranking) for note in notes(table)]
     items = []
     for note in found:
         titles, _, how = note.partition(": ")

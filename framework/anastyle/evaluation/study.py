@@ -8,12 +8,15 @@ from anastyle.checkpoint import load_tensors
 from anastyle.data.images import unsigned
 from anastyle.data.shards import LOST
 from anastyle.data.split import PreparedSet, Split
-from anastyle.evaluation.formats import write_tables
+from anastyle.evaluation.difference_tables import TITLE, compact, differences, write_differences
+from anastyle.evaluation.differences import Paired
+from anastyle.evaluation.formats import write_seeds, write_tables
 from anastyle.evaluation.measure import values_of
 from anastyle.evaluation.memorisation.record import read
 from anastyle.evaluation.overview import all_tables
 from anastyle.evaluation.report import Cloud, Curve, Grid, Picture, Row, Scatter, Strip, StudyReport, tsne, write_report
-from anastyle.evaluation.tables import EXCHANGED
+from anastyle.evaluation.samples import samples_of
+from anastyle.evaluation.tables import EXCHANGED, Ranking
 from anastyle.experiment import Experiment
 from anastyle.jsonlines import JsonLines, read_json, write_json
 from anastyle.plan import Node
@@ -27,8 +30,12 @@ Plans = dict[tuple[str, int], Plan]  # of the runs that came to their end, by va
 
 def finish_study(experiment: Experiment, plans: Plans, data: PreparedSet) -> list[Path]:
     """Write table and report of the runs that are finished; return the files."""
-    rows = [Row(variant, seed, values_of(plan["evaluate"].folder)) for (variant, seed), plan in plans.items()]
-    files = write_tables(all_tables(rows), experiment.folder)
+    rows = [row_of(variant, seed, plan["evaluate"].folder) for (variant, seed), plan in plans.items()]
+    references = getattr(experiment, "references", [])
+    paired = Paired(rows)
+    ranking, told = Ranking(paired, references), differences(rows, paired, references)
+    files = write_tables(all_tables(rows, ranking), experiment.folder, under=[compact(told)])
+    files += [*write_differences(told, experiment.folder), write_seeds(rows, experiment.folder)]
     first = experiment.seeds[0]
     shown = {variant: plan for (variant, seed), plan in plans.items() if seed == first}
     report = StudyReport(
@@ -40,11 +47,18 @@ def finish_study(experiment: Experiment, plans: Plans, data: PreparedSet) -> lis
         grids=[samples(shown, data, experiment), *maps(shown)],
         tsne=scatters(shown, data.classes),
         notes=[*notes(data, first), *skipped(plans)],
+        ranking=ranking,
+        differences=told,
         config_yaml=yaml.safe_dump(experiment.document(), sort_keys=False),
     )
     files.append(write_report(report, experiment.folder))
     write_json(experiment.folder / "finished.json", endings(plans))
     return files
+
+
+def row_of(variant: str, seed: int, measured: Path) -> Row:
+    """Read what an evaluate stage left."""
+    return Row(variant, seed, values_of(measured), samples_of(measured))
 
 
 def finished(experiment: Experiment, plans: Plans) -> bool:
@@ -61,7 +75,7 @@ def endings(plans: Plans) -> dict[str, str]:
 def summary(experiment: Experiment) -> str:
     """Return what a finished study prints: its first tables, without their protocols, and where everything lies."""
     first, *titled = (experiment.folder / "table.md").read_text(encoding="utf-8").split("### ")
-    shown = [first, *(table for table in titled if table.startswith(EXCHANGED))]
+    shown = [first, *(f"\n{table}" for table in titled if table.startswith((EXCHANGED, TITLE)))]
     lines = [line for line in "".join(shown).splitlines() if not line.startswith("- ")]
     return "\n".join(lines).strip() + f"\n\nReport: {experiment.folder / 'report.html'}"
 
@@ -105,7 +119,8 @@ def samples(shown: dict[str, Plan], data: PreparedSet, experiment: Experiment) -
     count = run["stages"]["generate"]["grid"]
     kinds = [config["data"]["captions"] for config in experiment.variants.values()]
     told = next((kind for kind in kinds if kind != "class_label"), "attributes")
-    split: Split = data.split("test", image_size=run["data"]["image_size"], captions=told)
+    asked = run["stages"]["generate"].get("split", "test")
+    split: Split = data.split(asked, image_size=run["data"]["image_size"], captions=told)
     count = min(count, len(split))
     captions = [split.captions[i].text for i in range(count)]
     real = [Picture(unsigned(split.image(i)), captions[i]) for i in range(count)]

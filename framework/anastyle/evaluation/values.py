@@ -6,8 +6,11 @@ counts. ``Value.hash`` stands for the card; the sentence in ``Value.protocol`` s
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 COST = "cost/"  # what keys of such values begin with
 VERSION = 1  # of the measures: raised when the same card comes to give another number
@@ -48,6 +51,8 @@ class Value:
     ceiling: float | None = None  # an accuracy on real held-out images
     decoded: float | None = None  # the same, after the autoencoder
     card: Card | None = None  # of a distance; values that were stored before there were cards have none
+    samples: NDArray[np.float64] | None = field(default=None, compare=False, repr=False)
+    """What it is the mean of, (n,) or (parts, n), NaN where nothing was asked; stored beside the values."""
 
     def __post_init__(self) -> None:
         if isinstance(self.card, dict):  # read from JSON
@@ -61,5 +66,11 @@ class Value:
         return self.card.hash if self.card else ""
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain numbers and strings; ``Value(**...)`` reads them back."""
-        return asdict(self)
+        """Return plain numbers and strings; ``Value(**...)`` reads them back, without samples."""
+        content = asdict(replace(self, samples=None))
+        return {name: item for name, item in content.items() if name != "samples"}
+
+
+def alike(one: Value, other: Value) -> bool:
+    """Say whether two numbers were measured alike: by their cards, or where one has none by their protocols."""
+    return one.hash == other.hash if one.hash and other.hash else one.protocol == other.protocol

@@ -6,7 +6,7 @@ A training stage is one module whose losses come out of ``forward``, so that DDP
 from dataclasses import dataclass
 
 INSTRUMENTS = 2  # version of the networks that measure: their architecture and their training
-MEASURES = 2  # version of what is measured with them
+MEASURES = 3  # version of what is measured with them
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from torch import Tensor
 from anastyle import FEATURES, Feature
 from anastyle.data.images import OPPONENT
 
-FLOOR = 1e-8  # power of less than a tenth of a grey level
+FLOOR = (2 / 255) ** 2  # power of one grey level of images in [-1, 1]: less than that is invisible
 
 
 @FEATURES.register
@@ -68,7 +68,7 @@ class HighFreq(Feature):
 
     def fingerprint(self) -> str:
         """Name the features by their options."""
-        text = f"highfreq-1 {sorted(asdict(self.config).items())}"
+        text = f"highfreq-2 {sorted(asdict(self.config).items())}"
         return "highfreq-" + hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
@@ -86,6 +86,6 @@ def residual(lightness: Tensor) -> Tensor:
         padded = F.pad(lightness, (size // 2,) * 4, mode="reflect")
         detail = lightness - F.avg_pool2d(padded, size, stride=1)
         variance = detail.pow(2).mean(dim=(1, 2, 3)) + FLOOR
-        peaked = detail.pow(4).mean(dim=(1, 2, 3)) / variance**2 + FLOOR
+        peaked = detail.pow(4).mean(dim=(1, 2, 3)) / variance**2 + 1e-8
         parts += [variance.log(), peaked.log().clamp(0, 6)]
     return torch.stack(parts, dim=1)

@@ -74,9 +74,13 @@ def changes(
         for what in (*OWN[text], *OTHER[text]):
             floor = float(moved[what][still].mean())
             protocol = _protocol(text, what, name, settings)
-            amounts = changed[what][kept]
-            estimate = share(amounts, settings, stream=STREAM)
-            values[f"{CHANGE}{text}/{what}"] = Value(*estimate, floor=floor, n=len(amounts), protocol=protocol)
+            values[f"{CHANGE}{text}/{what}"] = Value(
+                *share(changed[what][kept], settings, stream=STREAM),
+                floor=floor,
+                n=int(kept.sum()),
+                protocol=protocol,
+                samples=np.where(kept, changed[what], np.nan),
+            )
     return values
 
 

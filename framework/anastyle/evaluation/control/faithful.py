@@ -87,6 +87,7 @@ def faithfulness(
             continue
         seen = {kind: np.array([words.get(name, "") for words in some]) for kind, some in told.items()}
         hits = {kind: (words == wanted).astype(float) for kind, words in seen.items()}
+        right.append(np.where(known, hits["generated"], np.nan))
         values[FAITHFUL + name] = Value(
             *share(hits["generated"][known], settings, stream=STREAM),
             floor=by_chance(seen["generated"][known], wanted[known]),
@@ -94,8 +95,8 @@ def faithfulness(
             protocol=f"Share {how}",
             ceiling=float(hits["real"][known].mean()),
             decoded=float(hits["decoded"][known].mean()) if "decoded" in hits else None,
+            samples=right[-1],
         )
-        right.append(np.where(known, hits["generated"], np.nan))
     if values:
         how = f"Mean over {len(values)} attributes of the share {how}"
         values = {MEAN: mean_value(list(values.values()), np.stack(right), how, settings), **values}

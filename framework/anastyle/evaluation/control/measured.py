@@ -10,7 +10,8 @@ from anastyle.data.split import PreparedSet, Split
 from anastyle.evaluation.control.codes import FEWEST, Codes, dci, probes, retrieval
 from anastyle.evaluation.control.leakage import Asked, leakage
 from anastyle.evaluation.control.lesions import Lesions
-from anastyle.evaluation.judge import Judge
+from anastyle.evaluation.control.linked import Told, linked_values
+from anastyle.evaluation.judge import Judge, pixels
 from anastyle.evaluation.reference import Settings
 from anastyle.evaluation.values import Value
 
@@ -91,3 +92,17 @@ def code_values(
         for when in ("before", "after"):
             found |= retrieval(codes(when, "visual"), codes(when, "text"), when, settings)
     return found
+
+
+def link_values(
+    images: Tensor, decoded: Tensor | None, test: Split, data: PreparedSet, judge: Judge | None, settings: Settings
+) -> dict[str, Value]:
+    """Return what images of the first test captions show where these break a link of the training images."""
+    links = getattr(data, "links", None)
+    if not links or judge is None:
+        return {}
+    count = len(images)
+    real = pixels(test, judge.model.side, list(range(count)))[0]
+    told = Told(judge.answers(images), judge.answers(real), None if decoded is None else judge.answers(decoded))
+    asked = {name: target[:count] for name, target in test.factors.items()}
+    return linked_values(told, asked, links, data.factors, judge.fingerprint(), settings)

@@ -37,5 +37,9 @@ def pair_values(masks: Tensor, seen: Tensor, ceiling: float | None, name: str, s
         f"ceiling: masks of real test images; interval: 95 %, {settings.draws} bootstrap samples of images"
     )
     estimate = share(found, settings, stream=STREAM)
-    value = Value(*estimate, floor=float(np.mean(others)), n=len(own), protocol=protocol, ceiling=ceiling)
+    per_image = np.full(len(drawn), np.nan)
+    per_image[own] = found
+    value = Value(
+        *estimate, floor=float(np.mean(others)), n=len(own), protocol=protocol, ceiling=ceiling, samples=per_image
+    )
     return {PAIRS: value}

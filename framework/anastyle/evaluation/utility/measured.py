@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from anastyle.data.split import Split
-from anastyle.evaluation.tables import Column, Row, Table, build
+from anastyle.evaluation.tables import UNPAIRED, Column, Ranking, Row, Table, build
 from anastyle.evaluation.utility.arms import SYNTHETIC, Synthetic
 from anastyle.evaluation.utility.classify import classify
 from anastyle.evaluation.utility.metrics import RECALL
@@ -55,7 +55,7 @@ def utility_values(
     return values
 
 
-def utility_tables(rows: list[Row]) -> list[Table]:
+def utility_tables(rows: list[Row], ranking: Ranking = UNPAIRED) -> list[Table]:
     """Return the downstream table and the recall of each class, arms as lines; nothing where no run was compared.
 
     Arms without synthetic images are the same for every variant: they are shown once.
@@ -65,7 +65,12 @@ def utility_tables(rows: list[Row]) -> list[Table]:
     recalls = [key for key in keys if RECALL in key and not key.endswith(GAIN)]
     scores = [key for key in keys if RECALL not in key]
     titles = {"Of use to a network": scores, "Recall of each class": recalls}
-    return [build(by_arm, named, floor=FLOOR, title=title, column=column) for title, named in titles.items() if named]
+    beside = Ranking(references={arm.variant for arm in by_arm if arm.variant.split(": ")[0] in ranking.references})
+    return [
+        build(by_arm, named, floor=FLOOR, title=title, column=column, ranking=beside)
+        for title, named in titles.items()
+        if named
+    ]
 
 
 def arms_of(row: Row, *, shared: bool) -> list[Row]:
