@@ -7,7 +7,7 @@ variants that agree in all of this share one training.
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from anastyle.checkpoint import is_complete, remove_folder
 from anastyle.config import section, typed
 from anastyle.experiment import STAGES, Run
 from anastyle.registry import REGISTRIES
-from anastyle.stages import PLANS
+from anastyle.stages import PLANS, StagePlan
 from anastyle.stages.settings import schema
 
 CADENCE = ("checkpoint_every", "keep_checkpoints", "log_every")  # settings that change no weight
@@ -41,7 +41,7 @@ def nodes(run: Run, data: dict[str, Any], store: Path, *, captions: str) -> dict
     """Return the stages of a run in their order; ``data`` identifies its prepared set, ``captions`` what they say."""
     planned: dict[str, Node] = {}
     for stage in active(run):
-        plan = PLANS[stage]
+        plan = standing(stage, "diffuse" in planned)
         settings = run.config["stages"][stage]
         identity = {
             "version": plan.version,
@@ -58,6 +58,14 @@ def nodes(run: Run, data: dict[str, Any], store: Path, *, captions: str) -> dict
         fingerprint = hashlib.sha256(text.encode()).hexdigest()[:16]
         planned[stage] = Node(stage, fingerprint, store / stage / fingerprint, settings)
     return planned
+
+
+def standing(stage: str, diffused: bool) -> StagePlan:
+    """Return what a stage stands on: one that paints with parts as they are built, on what would have trained them."""
+    plan, skipped = PLANS[stage], PLANS["diffuse"]
+    if diffused or "diffuse" not in plan.after:
+        return plan
+    return replace(plan, sections=skipped.sections, after=(*skipped.after, *plan.after), reads_captions=True)
 
 
 def active(run: Run) -> list[str]:

@@ -144,9 +144,14 @@ class Work:
         """Return visual and textual codes of held-out images, as they are now."""
         return align_codes(self.parts, self.plan["disentangle"].fingerprint, CODES, self.device)
 
+    def painter(self) -> None:
+        """Make the parts ready to paint: trained, or where no diffuse stage trains them, as they are built."""
+        for earlier in ("diffuse",) if "diffuse" in self.plan else PLANS["diffuse"].after:
+            self.load(earlier)
+
     def generate(self, node: Node) -> None:
         """Paint the held-out captions."""
-        self.load("diffuse")
+        self.painter()
         parts = self.parts
         settings = settings_of(node)
         count = min(settings.images, len(parts.test))

@@ -32,6 +32,8 @@ class StudyReport:
     tsne: list[Scatter] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     config_yaml: str = ""
+    references: list[str] = field(default_factory=list)
+    """Rows that stand beside the variants and are not ranked."""
     copies: list[str] = field(default_factory=list)
     """What the memorisation gate says of each run."""
 
@@ -221,7 +223,8 @@ def copied(report: StudyReport) -> str:
 
 def reported(report: StudyReport) -> str:
     """Return what the paper reports for the same rows."""
-    tables = beside(list(dict.fromkeys(row.variant for row in report.rows))) if report.rows else []
+    own = list(dict.fromkeys(row.variant for row in report.rows if row.variant not in report.references))
+    tables = beside(own) if own else []
     return section("What the paper reports", titled(tables), "; ".join(notes(table)[0] for table in tables))
 
 

@@ -28,13 +28,14 @@ Plans = dict[tuple[str, int], Plan]  # of the runs that came to their end, by va
 def finish_study(experiment: Experiment, plans: Plans, data: PreparedSet) -> list[Path]:
     """Write table and report of the runs that are finished; return the files."""
     rows = [Row(variant, seed, values_of(plan["evaluate"].folder)) for (variant, seed), plan in plans.items()]
-    files = write_tables(all_tables(rows), experiment.folder)
+    files = write_tables(all_tables(rows, references=experiment.references), experiment.folder)
     first = experiment.seeds[0]
     shown = {variant: plan for (variant, seed), plan in plans.items() if seed == first}
     report = StudyReport(
         name=experiment.name,
         description=experiment.description,
         rows=rows,
+        references=experiment.references,
         curves=curves(shown),
         copies=copies(plans),
         grids=[samples(shown, data, experiment), *maps(shown)],

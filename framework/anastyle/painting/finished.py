@@ -94,6 +94,11 @@ class FinishedRun:
         Raises:
             DataError: the weights do not fit, or a base they were trained on has changed.
         """
+        if "diffuse" not in self.stages:
+            raise ConfigError(
+                f"{self.name}: trains nothing that paints (stages.diffuse is off), so nothing of it is stored to sample "
+                "or export.\n  Name a run that has a diffuse stage."
+            )
         diffuse = self.stored("diffuse")
         refuse_other_files(diffuse, self.config)
         parts = StoredParts(self, diffuse)

@@ -139,9 +139,9 @@ def _trials(trials: Any, space: list[Parameter], sampler: Method | None) -> tupl
 
 def _misfits(experiment: Experiment, sweep: Sweep, config: Mapping[str, Any]) -> Iterator[str]:
     """Name what of a sweep does not fit together, or not the experiment."""
-    if len(experiment.variants) > 1:
-        names = ", ".join(experiment.variants)
-        yield f"sweep: searches one variant, and there are {len(experiment.variants)} ({names}). Choose: only=..."
+    if len(experiment.ranked) > 1:
+        names = ", ".join(experiment.ranked)
+        yield f"sweep: searches one variant, and there are {len(experiment.ranked)} ({names}). Choose: only=..."
     if config["stages"]["evaluate"] is None:
         yield "sweep.objective: nothing is measured, stages.evaluate is off. Turn it on."
     name = sweep.sampler.name
