@@ -10,6 +10,7 @@ from typing import Any
 
 from anastyle.config import refuse
 from anastyle.errors import MissingError
+from anastyle.evaluation.fairness import card
 from anastyle.experiment import STAGES, Config, Experiment, Run
 from anastyle.needs import gib, missing
 from anastyle.plan import active
@@ -24,8 +25,8 @@ NEEDED = {  # what a stage cannot do without
 }
 
 
-def check(experiment: Experiment) -> str:
-    """Return a summary of an experiment that can run.
+def check(experiment: Experiment, *, fair: bool = False) -> str:
+    """Return a summary of an experiment that can run; ``fair``: with the terms on which its rows are compared.
 
     Raises:
         ConfigError: parts that do not fit each other; all of them at once.
@@ -33,7 +34,8 @@ def check(experiment: Experiment) -> str:
     """
     refuse(wiring_problems(experiment), str(experiment.file))
     refuse(missing(experiment), str(experiment.file), MissingError)
-    return summary(experiment) if experiment.sweep is None else f"{summary(experiment)}\n{sweep_summary(experiment)}"
+    said = [summary(experiment), *([] if experiment.sweep is None else [sweep_summary(experiment)])]
+    return "\n".join([*said, *filter(None, [card(experiment).text() if fair else ""])])
 
 
 def sweep_summary(experiment: Experiment) -> str:

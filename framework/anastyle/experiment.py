@@ -21,7 +21,7 @@ from anastyle.registry import REGISTRIES
 from anastyle.settings import read_data
 from anastyle.stages.settings import schema
 
-STAGES = ("autoencode", "disentangle", "align", "diffuse", "generate", "evaluate")  # in this order
+STAGES = ("autoencode", "disentangle", "align", "diffuse", "validate", "generate", "evaluate")  # in this order
 TOP = ("name", "description", "base", "output", "seeds", "only", *SECTIONS, "variants", "references", "sweep")
 ROWS = ("variants", "references")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")  # of a study or a row: it becomes a folder

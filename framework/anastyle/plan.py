@@ -54,6 +54,8 @@ def nodes(run: Run, data: dict[str, Any], store: Path, *, captions: str) -> dict
             "settings": {key: value for key, value in settings.items() if key not in CADENCE},
             "after": [planned[name].fingerprint for name in plan.after if name in planned],
         }
+        if plan.borrows:
+            identity["borrows"] = {path: _borrowed(run, path) for path in plan.borrows}
         text = json.dumps(identity, sort_keys=True)
         fingerprint = hashlib.sha256(text.encode()).hexdigest()[:16]
         planned[stage] = Node(stage, fingerprint, store / stage / fingerprint, settings)
@@ -79,6 +81,11 @@ def active(run: Run) -> list[str]:
     return [stage for stage in STAGES if run.config["stages"].get(stage) is not None and stage not in unread]
 
 
+def _borrowed(run: Run, path: str) -> Any:
+    stage, option = path.split(".")
+    return (run.config["stages"].get(stage) or {}).get(option)
+
+
 def _identity(name: str, mapping: dict[str, Any] | None) -> Any:
     if mapping is None:
         return None
@@ -96,7 +103,10 @@ def weight(node: Node, examples: int) -> int:
     """Return a stage's share of the progress bar, in steps."""
     if PLANS[node.stage].trained:
         return settings_of(node).total(examples)
-    return node.settings.get("images", 0)
+    images = node.settings.get("images", 0)
+    if node.stage == "validate":
+        return images * (settings_of(node).candidates + node.settings["start"])
+    return images
 
 
 def forget(node: Node) -> None:

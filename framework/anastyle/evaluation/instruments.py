@@ -18,7 +18,7 @@ from anastyle.evaluation.control.segmenter import Segmenter
 from anastyle.evaluation.judge import Judge, questions
 from anastyle.evaluation.memorisation.bench import Bench
 from anastyle.evaluation.reference import FEWEST, Reference, Settings, reference
-from anastyle.evaluation.utility.arms import pool
+from anastyle.evaluation.utility.arms import Pool, pool
 from anastyle.interfaces import Feature
 from anastyle.locks import alone
 from anastyle.parts import Parts
@@ -64,8 +64,24 @@ def instruments(
     built = f"{folder}-{count}-{outlined and settings.captioner}-{settings.segmenter_steps}"
     if built in _built:
         return _built[built]
-    domain, highfreq = (_feature(name, settings, len(parts.data.classes)) for name in ("domain", "highfreq"))
-    asked = questions(train)
+    domain, judge = networks(settings, parts, train, output, device)
+    highfreq = _feature("highfreq", settings, len(parts.data.classes))
+    real = reference(train, test, count, Settings(draws=settings.bootstrap), cache=output / "cache")
+    tools = Instruments({"domain": domain, "highfreq": highfreq}, judge, real)
+    if outlined:
+        tools.lesions = _lesions(settings, parts, train, test, real, output, device)
+    if settings.memorisation and min(len(train), len(test)) >= FEWEST:
+        tools.bench = Bench(train, test, tools.spaces)
+    _built[built] = tools
+    return tools
+
+
+def networks(
+    settings: EvaluateSettings, parts: Parts, train: Split, output: Path, device: torch.device
+) -> tuple[Feature, Judge | None]:
+    """Return the domain features and, where there is something to ask, the judge; they saw training images alone."""
+    folder = place(output, parts, settings.judge_steps, settings.domain_steps)
+    domain, asked = _feature("domain", settings, len(parts.data.classes)), questions(train)
 
     def learn(fresh: Path) -> None:
         domain.fit(train, seed=SEED, device=device)
@@ -75,15 +91,7 @@ def instruments(
 
     once(output, folder, learn)
     domain.load(folder / "domain.safetensors")
-    judge = Judge.load(folder / "judge.safetensors") if asked else None
-    real = reference(train, test, count, Settings(draws=settings.bootstrap), cache=output / "cache")
-    tools = Instruments({"domain": domain, "highfreq": highfreq}, judge, real)
-    if outlined:
-        tools.lesions = _lesions(settings, parts, train, test, real, output, device)
-    if settings.memorisation and min(len(train), len(test)) >= FEWEST:
-        tools.bench = Bench(train, test, tools.spaces)
-    _built[built] = tools
-    return tools
+    return domain, Judge.load(folder / "judge.safetensors") if asked else None
 
 
 def place(output: Path, parts: Parts, *options: Any) -> Path:
@@ -118,6 +126,20 @@ def _lesions(
     device: torch.device,
 ) -> Lesions:
     """Return the segmenter and, where no judge can tell what was asked, the captioner."""
+    seen, reader = pool(test, real.side, range(len(test))), None
+    if settings.captioner and not train.factors:
+        reader = captioning(settings, train, seen, real.side)
+    return Lesions(segmenter(settings, parts, train, output, device), seen, real, reader)
+
+
+def captioning(settings: EvaluateSettings, train: Split, held: Pool, side: int) -> Reader:
+    """Return the captioner that has seen the training images, and what it says of held-out ones."""
+    cls, config = section(CAPTIONERS, {"name": settings.captioner}, "stages.evaluate.captioner")
+    return Reader(cls(config), settings.captioner, train, held, side)
+
+
+def segmenter(settings: EvaluateSettings, parts: Parts, train: Split, output: Path, device: torch.device) -> Segmenter:
+    """Return the segmenter that has seen the training images and their masks."""
     folder = place(output, parts, "segmenter", settings.segmenter_steps)
     side = min(Settings.max_side, parts.image_size)
 
@@ -126,8 +148,4 @@ def _lesions(
         trained.save(fresh / "segmenter.safetensors")
 
     once(output, folder, learn)
-    seen, reader = pool(test, real.side, range(len(test))), None
-    if settings.captioner and not train.factors:
-        cls, config = section(CAPTIONERS, {"name": settings.captioner}, "stages.evaluate.captioner")
-        reader = Reader(cls(config), settings.captioner, train, seen, real.side)
-    return Lesions(Segmenter.load(folder / "segmenter.safetensors"), seen, real, reader)
+    return Segmenter.load(folder / "segmenter.safetensors")

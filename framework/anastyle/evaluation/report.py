@@ -10,6 +10,8 @@ from importlib import resources
 from pathlib import Path
 
 from anastyle.evaluation.charts import COLOURS, Cloud, Curve, Scatter, curve_plot, mark, merged, scatter_plot, tsne
+from anastyle.evaluation.fairness import TITLE, WARNINGS
+from anastyle.evaluation.fairness import Card as FairCard
 from anastyle.evaluation.formats import notes
 from anastyle.evaluation.overview import all_tables
 from anastyle.evaluation.pictures import Grid, Picture, Strip, grid_html
@@ -34,6 +36,8 @@ class StudyReport:
     config_yaml: str = ""
     references: list[str] = field(default_factory=list)
     """Rows that stand beside the variants and are not ranked."""
+    terms: FairCard = field(default_factory=FairCard)
+    """On what terms the rows are compared."""
     copies: list[str] = field(default_factory=list)
     """What the memorisation gate says of each run."""
 
@@ -49,9 +53,11 @@ def write_report(report: StudyReport, folder: Path) -> Path:
 def page(report: StudyReport) -> str:
     """Return the page."""
     sections = [
+        warned(report),
         results(report),
         factors(report),
         costs(report),
+        equal(report),
         control(report),
         useful(report),
         copied(report),
@@ -98,6 +104,21 @@ def results(report: StudyReport) -> str:
     if not table.columns:
         return section("Results", "<p>No run of this study has reached its evaluation.</p>")
     return section("Results", as_html(table), lead)
+
+
+def warned(report: StudyReport) -> str:
+    """Return in what the rows are not on equal terms, before anything is said of who leads."""
+    items = "".join(f"<li>{escape(text)}</li>" for text in report.terms.warnings)
+    return section(WARNINGS, items and f'<ul class="notes">{items}</ul>', "Read the tables below with this in mind.")
+
+
+def equal(report: StudyReport) -> str:
+    """Return the terms of every row."""
+    lead = (
+        "What each row trains, sees and attends to, what its base had been taught to read before, how often captions "
+        "were withheld in training, and how its guidance was found."
+    )
+    return section(TITLE, report.terms.html(), lead)
 
 
 def as_html(table: Table) -> str:
