@@ -3,12 +3,14 @@
 Reading the file has already settled names and options; here come the wiring, the paths and the disk.
 """
 
+import re
 import shutil
 from collections.abc import Iterator
 from typing import Any
 
 from anastyle.config import refuse
 from anastyle.errors import MissingError
+from anastyle.evaluation.fairness import card
 from anastyle.experiment import STAGES, Config, Experiment, Run
 from anastyle.needs import gib, missing
 from anastyle.plan import active
@@ -23,8 +25,8 @@ NEEDED = {  # what a stage cannot do without
 }
 
 
-def check(experiment: Experiment) -> str:
-    """Return a summary of an experiment that can run.
+def check(experiment: Experiment, *, fair: bool = False) -> str:
+    """Return a summary of an experiment that can run; ``fair``: with the terms on which its rows are compared.
 
     Raises:
         ConfigError: parts that do not fit each other; all of them at once.
@@ -32,7 +34,8 @@ def check(experiment: Experiment) -> str:
     """
     refuse(wiring_problems(experiment), str(experiment.file))
     refuse(missing(experiment), str(experiment.file), MissingError)
-    return summary(experiment) if experiment.sweep is None else f"{summary(experiment)}\n{sweep_summary(experiment)}"
+    said = [summary(experiment), *([] if experiment.sweep is None else [sweep_summary(experiment)])]
+    return "\n".join([*said, *filter(None, [card(experiment).text() if fair else ""])])
 
 
 def sweep_summary(experiment: Experiment) -> str:
@@ -69,6 +72,8 @@ def _misfits(config: Config) -> Iterator[str]:
                 for part in parts
                 if config[part] is None
             )
+    if "validate" in stages and "generate" not in stages:
+        yield "stages.validate: there is nothing to choose for. Add stages.generate, or set it to null."
     if "evaluate" in stages and "generate" not in stages:
         yield "stages.evaluate: there is nothing to measure. Add stages.generate, or set it to null."
     aligner, fuser = _class(config, "aligner"), _class(config, "fuser")
@@ -102,19 +107,28 @@ def summary(experiment: Experiment) -> str:
     while not there.exists():
         there = there.parent
     runs, seeds = len(experiment.runs), ", ".join(map(str, experiment.seeds))
-    count = f"{len(experiment.variants)} variants x {len(experiment.seeds)} seeds ({seeds}) = {runs} runs"
+    beside = f" + {len(experiment.references)} references" if experiment.references else ""
+    count = f"{len(experiment.ranked)} variants{beside} x {len(experiment.seeds)} seeds ({seeds}) = {runs} runs"
     rows = [
         ("study", f"{experiment.name}, kept in {experiment.folder} ({gib(shutil.disk_usage(there).free)} free)"),
         (
             "runs",
-            count.replace("1 variants", "1 variant").replace(" 1 seeds", " 1 seed").replace("= 1 runs", "= 1 run"),
+            singular(count),
         ),
     ]
     width = max(map(len, experiment.variants))
-    rows += [("variant", f"{name:<{width}}  {_parts(config)}") for name, config in experiment.variants.items()]
+    rows += [
+        ("beside" if name in experiment.references else "variant", f"{name:<{width}}  {_parts(config)}")
+        for name, config in experiment.variants.items()
+    ]
     rows += [("stages", _stages(experiment.runs)), ("data", _data(experiment.runs[0].config["data"]))]
     lines = [f"  {title:<8} {text}" for title, text in rows]
     return "\n".join([f"{experiment.file}: ok", *lines])
+
+
+def singular(text: str) -> str:
+    """Return a text without the plural of what there is one of."""
+    return re.sub(r"\b1 (variant|reference|seed|run)s\b", r"1 \1", text)
 
 
 def _parts(config: Config) -> str:

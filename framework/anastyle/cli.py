@@ -85,7 +85,7 @@ def check(args: Args) -> int:
     from anastyle.check import check
     from anastyle.experiment import read
 
-    say(check(read(args.file, args.words)))
+    say(check(read(args.file, args.words), fair=True))
     return 0
 
 
@@ -173,7 +173,7 @@ def run(args: Args) -> int:
 
         say(OmegaConf.to_yaml(experiment.document()).rstrip())
         return 0
-    summary = check(experiment)
+    summary = check(experiment, fair=args.check)
     if args.check:
         say(summary)
         return 0
@@ -194,7 +194,7 @@ def sweep(args: Args) -> int:
 
     experiment = read(args.file, args.words)
     if args.check:
-        say(check(experiment))
+        say(check(experiment, fair=True))
         return 0
     from anastyle.sweeps.sweep import run_sweep
 

@@ -1,5 +1,7 @@
 """An experiment file -> runs: base, variants, seeds and the command line, laid over each other and spelled out.
 
+``references`` are rows like ``variants``, which stand beside them and compete with none: the base untuned, say.
+
 Paths in a file are relative to where the program is started, except ``base``, which lies beside its file.
 """
 
@@ -19,9 +21,10 @@ from anastyle.registry import REGISTRIES
 from anastyle.settings import read_data
 from anastyle.stages.settings import schema
 
-STAGES = ("autoencode", "disentangle", "align", "diffuse", "generate", "evaluate")  # in this order
-TOP = ("name", "description", "base", "output", "seeds", "only", *SECTIONS, "variants", "sweep")
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")  # of a study or a variant: it becomes a folder
+STAGES = ("autoencode", "disentangle", "align", "diffuse", "validate", "generate", "evaluate")  # in this order
+TOP = ("name", "description", "base", "output", "seeds", "only", *SECTIONS, "variants", "references", "sweep")
+ROWS = ("variants", "references")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")  # of a study or a row: it becomes a folder
 OWN = object()  # the base that the file itself names
 
 Config = dict[str, Any]
@@ -47,12 +50,16 @@ class Experiment:
     output: Path
     seeds: list[int]
     variants: dict[str, Config]
-    """The chosen variants, each spelled out."""
+    """The chosen rows, each spelled out: variants, then references."""
     runs: list[Run]
     """Every variant of the first seed, then of the next: a whole table early."""
     description: str = ""
     sweep: Config | None = None
     overrides: list[str] = field(default_factory=list)
+    references: list[str] = field(default_factory=list)
+    """Those of the rows that are shown beside the others and not ranked."""
+    layers: dict[str, Config] = field(default_factory=dict)
+    """What the file itself says of each row: what sets it apart."""
 
     @property
     def folder(self) -> Path:
@@ -66,7 +73,15 @@ class Experiment:
     def document(self) -> Config:
         """Return the whole experiment as a plain dict, every default written out, to be shown: without passwords."""
         head = {"name": self.name, "description": self.description, "output": str(self.output), "seeds": self.seeds}
-        return without_passwords({**head, "variants": self.variants, "sweep": self.sweep})
+        beside = {name: self.variants[name] for name in self.references}
+        rows = {name: config for name, config in self.variants.items() if name not in beside}
+        shown = {"variants": rows, **({"references": beside} if beside else {})}
+        return without_passwords({**head, **shown, "sweep": self.sweep})
+
+    @property
+    def ranked(self) -> list[str]:
+        """The rows that compete: all but the references."""
+        return [name for name in self.variants if name not in self.references]
 
 
 def read(path: str | Path, overrides: Sequence[str] = ()) -> Experiment:
@@ -101,6 +116,8 @@ def read(path: str | Path, overrides: Sequence[str] = ()) -> Experiment:
         description=whole.get("description") or "",
         sweep=whole.get("sweep"),
         overrides=list(overrides),
+        references=[name for name in variants if name in (whole.get("references") or {})],
+        layers=chosen,
     )
 
 
@@ -138,7 +155,27 @@ def _fitting(on_top: Config, config: Config, variants: Mapping[str, Config]) -> 
                 del options[option]
         if not options:
             del kept[part]
-    return kept
+    return kept | _fitting_stages(kept, config, variants)
+
+
+def _fitting_stages(on_top: Config, config: Config, variants: Mapping[str, Config]) -> Config:
+    """Return the typed-in settings of stages without those of a stage that is off here and on in another row."""
+    stages = on_top.get("stages")
+    if not isinstance(stages, Mapping):
+        return {}
+
+    def on(row: Config, stage: str) -> bool:
+        settings = row.get("stages")
+        return isinstance(settings, Mapping) and settings.get(stage) is not None
+
+    others = [other for other in variants.values() if other is not config]
+    return {
+        "stages": {
+            stage: settings
+            for stage, settings in stages.items()
+            if on(config, stage) or not any(on(other, stage) for other in others)
+        }
+    }
 
 
 def _has(part: str, section: Any, option: str) -> bool:
@@ -205,20 +242,12 @@ def _shape_problems(whole: Config) -> list[str]:
     for key in ("name", "description", "output"):
         if not isinstance(whole.get(key), str | None):
             problems.append(f"{key}: write text. Got {whole[key]!r}.")
-    variants = whole.get("variants")
-    if not isinstance(variants, Mapping | None):
-        problems.append(f"variants: write a mapping of names and what they change. Got {variants!r}.")
-        variants = None
-    for name in [whole.get("name"), *(variants or ())]:
-        if isinstance(name, str) and not NAME.fullmatch(name):
-            problems.append(
-                f"'{name}' becomes a folder: use letters, digits, '.', '_' and '-', a letter or digit first."
-            )
-    for name, variant in (variants or {}).items():
-        if isinstance(variant, Mapping):
-            problems += _unknown(variant, SECTIONS, f"variants.{name}.")
-        else:
-            problems.append(f"variants.{name}: write a mapping, {{}} for no change. Got {variant!r}.")
+    problems += _unlike_folders([whole.get("name")])
+    for key in ROWS:
+        problems += _row_problems(key, whole.get(key))
+    if all(isinstance(whole.get(key), Mapping) for key in ROWS):
+        twice = [name for name in whole["references"] if name in whole["variants"]]
+        problems += [f"references.{name}: is a variant too. Keep one of the two, or rename it." for name in twice]
     if not isinstance(whole.get("sweep"), Mapping | None):
         problems.append(f"sweep: write a mapping. Got {whole['sweep']!r}.")
     try:
@@ -226,6 +255,27 @@ def _shape_problems(whole: Config) -> list[str]:
     except ConfigError as error:
         problems.append(str(error))
     return problems
+
+
+def _row_problems(key: str, rows: Any) -> list[str]:
+    """Name what of the variants, or of the references, has another form than it should."""
+    if not isinstance(rows, Mapping | None):
+        return [f"{key}: write a mapping of names and what they change. Got {rows!r}."]
+    problems = _unlike_folders(rows or ())
+    for name, row in (rows or {}).items():
+        if isinstance(row, Mapping):
+            problems += _unknown(row, SECTIONS, f"{key}.{name}.")
+        else:
+            problems.append(f"{key}.{name}: write a mapping, {{}} for no change. Got {row!r}.")
+    return problems
+
+
+def _unlike_folders(names: Any) -> list[str]:
+    return [
+        f"'{name}' becomes a folder: use letters, digits, '.', '_' and '-', a letter or digit first."
+        for name in names
+        if isinstance(name, str) and not NAME.fullmatch(name)
+    ]
 
 
 def _seeds(whole: Config) -> list[int]:
@@ -240,8 +290,11 @@ def _seeds(whole: Config) -> list[int]:
 
 
 def _chosen(whole: Config) -> dict[str, Config]:
-    """Return the variants that ``only`` asks for; without variants, one that changes nothing."""
-    variants = whole.get("variants") or {"default": {}}
+    """Return the rows that ``only`` asks for, references last; without variants, one that changes nothing."""
+    rows, beside = whole.get("variants"), whole.get("references") or {}
+    if rows is None or not (rows or beside):  # beside references, no variants are meant by {}
+        rows = {"default": {}}
+    variants = {**rows, **beside}
     only = whole.get("only")
     if only is None:
         return variants

@@ -175,6 +175,11 @@ class Embedder(Component):
     def fingerprint(self) -> str:
         """Name the model and its weights, for the cache of embeddings."""
 
+    @classmethod
+    def language(cls, config: Any) -> str:
+        """Name whose words it writes, as ``Backbone.language`` names whose a base has read; empty: its own, fitted."""
+        return getattr(config, "model", None) or getattr(config, "path", None) or ""
+
     def rehearse(self, words: int) -> None:
         """Compute one caption of that many words without reading any, for the accounting on the meta device."""
 
@@ -269,6 +274,11 @@ class Backbone(Component):
     reads: tuple[str, ...] = ("latent",)  # the fields of a batch that its losses look at
     prediction: Literal["epsilon", "v_prediction", "sample"]
     exports: tuple[str, ...] = ()  # formats that ``export`` writes, in the order it can
+
+    @classmethod
+    def language(cls, config: Any) -> str:
+        """Name whose words its checkpoint was pretrained to read, by what an embedder comes with; empty: none."""
+        return getattr(config, "path", None) or ""
 
     @abstractmethod
     def encode(self, batch: Batch) -> Tensor:

@@ -31,7 +31,8 @@ def _merge_two(old: Layer, new: Layer) -> Layer:
 def _rule(key: str) -> Any:
     if key in PARTS:
         return merge_part
-    return {"data": merge_data, "stages": deep, "variants": merge_variants, "sweep": deep}.get(key, replace)
+    rows = {"variants": merge_variants, "references": merge_variants}
+    return {"data": merge_data, "stages": deep, "sweep": deep, **rows}.get(key, replace)
 
 
 def replace(_old: Any, new: Any) -> Any:

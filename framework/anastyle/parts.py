@@ -38,6 +38,30 @@ class Parts:
         """The held-out split."""
         return self.data.split("test", image_size=self.image_size, captions=self.captions)
 
+    @cached_property
+    def validation(self) -> Split | None:
+        """What choices are made on, where the set has a third part."""
+        if "validation" not in self.data.manifest.splits:
+            return None
+        return self.data.split("validation", image_size=self.image_size, captions=self.captions)
+
+    def held_out(self, name: str) -> Split:
+        """Return the split that is painted, test or validation.
+
+        Raises:
+            DataError: the set has no such split.
+        """
+        if name == "validation" and self.validation is not None:
+            return self.validation
+        return self.test if name == "test" else self.data.split(name)
+
+    def untrained(self) -> "Parts":
+        """Return aligner, fuser and backbone as they are built, over the same data and the parts that paint frozen."""
+        twin = Parts(self.config, self.data, seed=self.seed, cache=self.cache)
+        for name in ("train", "validation", "test", "autoencoder", "encoder", "embedder"):
+            setattr(twin, name, getattr(self, name))
+        return twin
+
     def _build(self, registry: Registry, **wiring: Any) -> Any:
         mapping = self.config.get(registry.kind)
         if mapping is None:

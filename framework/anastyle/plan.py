@@ -7,7 +7,7 @@ variants that agree in all of this share one training.
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from anastyle.checkpoint import is_complete, remove_folder
 from anastyle.config import section, typed
 from anastyle.experiment import STAGES, Run
 from anastyle.registry import REGISTRIES
-from anastyle.stages import PLANS
+from anastyle.stages import PLANS, StagePlan
 from anastyle.stages.settings import schema
 
 CADENCE = ("checkpoint_every", "keep_checkpoints", "log_every")  # settings that change no weight
@@ -41,7 +41,7 @@ def nodes(run: Run, data: dict[str, Any], store: Path, *, captions: str) -> dict
     """Return the stages of a run in their order; ``data`` identifies its prepared set, ``captions`` what they say."""
     planned: dict[str, Node] = {}
     for stage in active(run):
-        plan = PLANS[stage]
+        plan = standing(stage, "diffuse" in planned)
         settings = run.config["stages"][stage]
         identity = {
             "version": plan.version,
@@ -54,10 +54,20 @@ def nodes(run: Run, data: dict[str, Any], store: Path, *, captions: str) -> dict
             "settings": {key: value for key, value in settings.items() if key not in CADENCE},
             "after": [planned[name].fingerprint for name in plan.after if name in planned],
         }
+        if plan.borrows:
+            identity["borrows"] = {path: _borrowed(run, path) for path in plan.borrows}
         text = json.dumps(identity, sort_keys=True)
         fingerprint = hashlib.sha256(text.encode()).hexdigest()[:16]
         planned[stage] = Node(stage, fingerprint, store / stage / fingerprint, settings)
     return planned
+
+
+def standing(stage: str, diffused: bool) -> StagePlan:
+    """Return what a stage stands on: one that paints with parts as they are built, on what would have trained them."""
+    plan, skipped = PLANS[stage], PLANS["diffuse"]
+    if diffused or "diffuse" not in plan.after:
+        return plan
+    return replace(plan, sections=skipped.sections, after=(*skipped.after, *plan.after), reads_captions=True)
 
 
 def active(run: Run) -> list[str]:
@@ -69,6 +79,11 @@ def active(run: Run) -> list[str]:
         autoencoder, options = section(REGISTRIES["autoencoder"], chosen, "autoencoder")
         unread += () if autoencoder.trains(options) else ("autoencode",)
     return [stage for stage in STAGES if run.config["stages"].get(stage) is not None and stage not in unread]
+
+
+def _borrowed(run: Run, path: str) -> Any:
+    stage, option = path.split(".")
+    return (run.config["stages"].get(stage) or {}).get(option)
 
 
 def _identity(name: str, mapping: dict[str, Any] | None) -> Any:
@@ -88,7 +103,10 @@ def weight(node: Node, examples: int) -> int:
     """Return a stage's share of the progress bar, in steps."""
     if PLANS[node.stage].trained:
         return settings_of(node).total(examples)
-    return node.settings.get("images", 0)
+    images = node.settings.get("images", 0)
+    if node.stage == "validate":
+        return images * (settings_of(node).candidates + node.settings["start"])
+    return images
 
 
 def forget(node: Node) -> None:

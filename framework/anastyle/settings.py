@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from anastyle.config import plain, read_section, read_typed, refuse_below
 from anastyle.data.captions import BUILT_IN, NAME
@@ -50,9 +50,45 @@ class GenerateSettings:
     """Images of the sample sheet; the same captions and noise in every variant."""
     swaps: int = 64
     """Pairs of captions whose anatomy and style are exchanged, for the leakage matrix: four images each. 0: none."""
+    split: Literal["test", "validation"] = "test"
+    """Whose captions are painted and measured. A sweep looks at validation, so that test is read once, at the end."""
 
     def __post_init__(self) -> None:
         refuse_below(self, images=1, steps=1, batch_size=1, guidance=0, grid=0, swaps=0)
+
+
+@dataclass
+class ValidateSettings:
+    """How guidance and sampling steps are chosen, on captions that neither training nor the tables read.
+
+    Without the stage, or on a set without a validation split, the generate stage's own settings hold.
+    """
+
+    images: int = 128
+    """Validation captions, the first ones; each is painted once a candidate."""
+    guidance: list[float] = field(default_factory=lambda: [1.5, 3.0, 5.0])
+    """Candidates; of equals, the smaller. 1 costs half of any other."""
+    steps: list[int] | None = None
+    """Candidates of sampling steps: the fewest whose value lies within the best one's interval. None: generate's."""
+    criterion: Literal["auto", "factor_mean", "faithful_mean", "kid"] = "auto"
+    """``auto``: the judge's mean accuracy where factors are known, else what a captioner sees of what was asked where
+    there are masks, else the kernel distance to the validation images."""
+    start: bool = True
+    """Paint the same captions from the same noise before diffuse has trained anything, too: a row that is no better
+    than its own start measures its base, and the study says so."""
+    batch_size: int = 64
+
+    def __post_init__(self) -> None:
+        refuse_below(self, images=1, batch_size=1)
+        for name, least in (("guidance", 0), ("steps", 1)):
+            chosen = getattr(self, name)
+            if chosen is not None and not (chosen and all(value >= least for value in chosen)):
+                raise ConfigError(f"{name}={chosen}: write a list of candidates, each at least {least}.")
+
+    @property
+    def candidates(self) -> int:
+        """How many there are."""
+        return len(set(self.guidance)) * len(set(self.steps or [0]))
 
 
 @dataclass

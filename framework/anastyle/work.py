@@ -1,8 +1,11 @@
 """The stages of one run that are still to do, each over the parts it shares with the others."""
 
+import json
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -17,10 +20,12 @@ from anastyle.checkpoint import (
     trainable_state,
     write_folder,
 )
+from anastyle.config import typed
 from anastyle.data.loader import batches
-from anastyle.data.split import PreparedSet
+from anastyle.data.split import PreparedSet, Split
 from anastyle.devices import device, together
 from anastyle.evaluation.measure import measure
+from anastyle.evaluation.validation import NO_SPLIT, Held, validate
 from anastyle.experiment import Run
 from anastyle.interfaces import Batch, Embedded
 from anastyle.jsonlines import write_json
@@ -29,10 +34,11 @@ from anastyle.painting.origin import write_origin
 from anastyle.parts import Parts
 from anastyle.plan import Node, settings_of, weight, working
 from anastyle.progress import Progress
-from anastyle.settings import GenerateSettings
+from anastyle.settings import EvaluateSettings, GenerateSettings, ValidateSettings
 from anastyle.shortage import memory_explained
 from anastyle.speaker import is_main
 from anastyle.stages import PLANS
+from anastyle.stages.choice import Choice, logged, painted_with
 from anastyle.stages.generate import generate
 from anastyle.stages.records import align_codes, factor_maps
 from anastyle.stages.swaps import Swapped, pairs, swap
@@ -61,6 +67,8 @@ class Work:
         with together(), memory_explained(node.stage, node.settings, self.device):
             if PLANS[node.stage].trained:
                 self.train(node)
+            elif node.stage == "validate":
+                self.validate(node)
             elif node.stage == "generate":
                 self.generate(node)
             else:
@@ -144,39 +152,108 @@ class Work:
         """Return visual and textual codes of held-out images, as they are now."""
         return align_codes(self.parts, self.plan["disentangle"].fingerprint, CODES, self.device)
 
+    def painter(self) -> None:
+        """Make the parts ready to paint: trained, or where no diffuse stage trains them, as they are built."""
+        for earlier in ("diffuse",) if "diffuse" in self.plan else PLANS["diffuse"].after:
+            self.load(earlier)
+
+    def validate(self, node: Node) -> None:
+        """Choose guidance and sampling steps on validation captions, and look what training has added to the start."""
+        settings, own = settings_of(node), self.painting()
+        count = min(settings.images, len(self.parts.validation or ()))
+        bar = self.progress.stage(self.run.variant, self.run.seed, "validate", weight(node, 0))
+        if not count:
+            choice = Choice(own.guidance, own.steps, note=NO_SPLIT)
+        elif is_main():
+            choice = self.chosen(settings, own, count, lambda n: bar.advance(n, n))
+        if is_main():
+            with write_folder(node.folder) as folder:
+                choice.write(folder)
+                write_line(folder / "metrics.jsonl", logged(choice))
+            self.tracker.replay(node.folder / "metrics.jsonl")
+            for said in filter(None, (choice.words, choice.warning)):
+                self.progress.note(f"{self.run.variant}/s{self.run.seed}: {said}")
+        bar.close()
+
+    def chosen(
+        self, settings: ValidateSettings, own: GenerateSettings, count: int, advance: Callable[[int], None]
+    ) -> Choice:
+        """Paint the first validation captions with every candidate, and before anything was trained."""
+        self.painter()
+        parts, split = self.parts, self.parts.held_out("validation")
+        embedded, keys = self.embedded(split, count), split.keys[:count]
+        asked = parts.data.split("validation", image_size=parts.image_size).subset(list(range(count)))
+        measuring = self.run.config["stages"].get("evaluate") or {}
+        held = Held(typed(EvaluateSettings, measuring, "stages.evaluate"), parts, asked, self.output, self.device)
+
+        def paint(work: "Work", how: GenerateSettings) -> torch.Tensor:
+            of = work.parts
+            return generate(of.aligner, of.fuser, of.backbone, embedded, keys, how, seed=self.run.seed,
+                            device=self.device, stream="validate", advance=advance)["images"]  # fmt: skip
+
+        start = partial(paint, self.untrained()) if settings.start and "diffuse" in self.plan else None
+        return validate(partial(paint, self), held.criterion(settings.criterion), count, own, settings, start)
+
+    def untrained(self) -> "Work":
+        """Return this run before its diffuse stage, ready to paint."""
+        before = {name: node for name, node in self.plan.items() if name != "diffuse"}
+        start = Work(self.run, self.parts.data, self.output, before, self.tracker, self.progress)
+        start.parts = self.parts.untrained()
+        start.painter()
+        return start
+
+    def painting(self) -> GenerateSettings:
+        """Return how held-out captions are painted: as the file says, or as a validate stage has chosen."""
+        settings = typed(GenerateSettings, self.run.config["stages"]["generate"], "stages.generate")
+        node = self.plan.get("validate")
+        return painted_with(settings, node.folder) if node is not None and node.done else settings
+
+    def embedded(self, split: Split, count: int) -> Embedded:
+        """Return the embeddings of a split's first captions, the autoencoder ready to decode what they paint."""
+        self.parts.embed(split)
+        self.parts.autoencoder.to(self.device).eval()
+        found = split.batch(list(range(count)), ("embedded",)).embedded
+        assert isinstance(found, Embedded)
+        return found
+
     def generate(self, node: Node) -> None:
         """Paint the held-out captions."""
-        self.load("diffuse")
-        parts = self.parts
-        settings = settings_of(node)
-        count = min(settings.images, len(parts.test))
-        parts.embed(parts.test)
-        embedded = parts.test.batch(list(range(count)), ("embedded",)).embedded
-        assert isinstance(embedded, Embedded)
-        parts.autoencoder.to(self.device).eval()
+        self.painter()
+        parts, settings = self.parts, self.painting()
+        split = parts.held_out(settings.split)
+        count = min(settings.images, len(split))
+        embedded = self.embedded(split, count)
         bar = self.progress.stage(self.run.variant, self.run.seed, "generate", count)
         if is_main():
             started = time.perf_counter()
             painted = generate(
-                parts.aligner, parts.fuser, parts.backbone, embedded, parts.test.keys[:count], settings,
+                parts.aligner, parts.fuser, parts.backbone, embedded, split.keys[:count], settings,
                 seed=self.run.seed, device=self.device, advance=lambda n: bar.advance(n, n),
             )  # fmt: skip
             taken = cost(parts, embedded, settings, (time.perf_counter() - started) / count, self.device)
-            swapped = self.swapped(settings)
+            swapped = self.swapped(split, settings)
             with write_folder(node.folder) as folder:
                 save_tensors(folder / "images.safetensors", painted)
                 write_json(folder / "cost.json", taken._asdict())
+                write_json(folder / "settings.json", asdict(settings))
                 if swapped is not None:
                     save_tensors(folder / "swaps.safetensors", swapped._asdict())
-                (folder / "metrics.jsonl").touch()
+                write_line(folder / "metrics.jsonl", {f"generate/{name}": float(getattr(settings, name))
+                                                      for name in ("guidance", "steps")})  # fmt: skip
+            self.tracker.replay(node.folder / "metrics.jsonl")
         bar.close()
 
-    def swapped(self, settings: GenerateSettings) -> Swapped | None:
+    def swapped(self, split: Split, settings: GenerateSettings) -> Swapped | None:
         """Paint pairs of captions with their fields exchanged, where captions have fields."""
         parts = self.parts
-        count = pairs(parts.test.captions, settings.swaps)
+        count = pairs(split.captions, settings.swaps)
         if not count:
             return None
         reader = Reader(parts.embedder, parts.aligner, parts.fuser)
-        captions, keys = parts.test.captions[: 2 * count], parts.test.keys[:count]
+        captions, keys = split.captions[: 2 * count], split.keys[:count]
         return swap(reader, parts.backbone, captions, keys, settings, seed=self.run.seed, device=self.device)
+
+
+def write_line(path: Path, metrics: dict[str, float]) -> None:
+    """Write what a stage that trains nothing has to tell, as one line of metrics."""
+    path.write_text(json.dumps({"step": 0, "time": round(time.time() * 1000), **metrics}) + "\n", encoding="utf-8")

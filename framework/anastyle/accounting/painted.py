@@ -64,4 +64,5 @@ def how(settings: GenerateSettings, device: torch.device) -> str:
         name = torch.cuda.get_device_name(device)
     else:
         name = f"{torch.get_num_threads()} threads of {platform.processor() or platform.machine()}"
-    return f"{settings.steps} steps, guidance {settings.guidance:g}, batches of {settings.batch_size}, on {name}"
+    once = "one pass" if settings.guidance == 1 else "two passes"  # the weight of guidance itself costs nothing
+    return f"{settings.steps} steps of {once}, batches of {settings.batch_size}, on {name}"

@@ -22,7 +22,7 @@ from anastyle.evaluation.control.segmenter import Segmenter
 from anastyle.evaluation.judge import Judge, questions
 from anastyle.evaluation.memorisation.bench import Bench
 from anastyle.evaluation.reference import FEWEST, Reference, Settings, reference
-from anastyle.evaluation.utility.arms import pool
+from anastyle.evaluation.utility.arms import Pool, pool
 from anastyle.interfaces import Feature
 from anastyle.locks import alone
 from anastyle.parts import Parts
@@ -71,16 +71,36 @@ def instruments(
         masks: does the system paint masks?
         asked: the split whose first captions were painted.
     """
-    own = OWN_SPLIT if OWN_SPLIT in parts.data.manifest.splits else "train"
-    train, taught, test = (parts.data.split(name, image_size=parts.image_size) for name in ("train", own, asked))
+    train, test = (parts.data.split(name, image_size=parts.image_size) for name in ("train", asked))
     outlined = train.has_masks and (masks or not train.factors)
     folder = place(output, parts, settings.judge_steps, settings.domain_steps)
     names = [*dict.fromkeys(["domain", *settings.features])]  # copies are looked for in domain's, whatever is listed
     built = f"{folder}-{count}-{asked}-{names}-{outlined and settings.captioner}-{settings.segmenter_steps}"
     if built in _built:
         return _built[built]
-    networks = {name: _feature(name, settings, len(parts.data.classes)).to(device) for name in names}
-    domain, answers = networks["domain"], questions(taught)
+    domain, judge = trained(settings, parts, output, device)
+    networks = {
+        name: _feature(name, settings, len(parts.data.classes)).to(device) for name in names if name != "domain"
+    }
+    networks["domain"] = domain
+    real = reference(train, test, range(count), Settings(draws=settings.bootstrap), cache=output / "cache")
+    tools = Instruments(networks, {name: networks[name] for name in settings.features}, judge, real)
+    if outlined:
+        tools.lesions = _lesions(settings, parts, train, test, real, output, device)
+    if settings.memorisation and min(len(train), len(test)) >= FEWEST:
+        tools.bench = Bench(train, test, tools.spaces)
+    _built[built] = tools
+    return tools
+
+
+def trained(
+    settings: EvaluateSettings, parts: Parts, output: Path, device: torch.device
+) -> tuple[Feature, Judge | None]:
+    """Return the domain features and, where there is something to ask, the judge; they saw training images alone."""
+    own = OWN_SPLIT if OWN_SPLIT in parts.data.manifest.splits else "train"
+    taught = parts.data.split(own, image_size=parts.image_size)
+    folder = place(output, parts, settings.judge_steps, settings.domain_steps)
+    domain, answers = _feature("domain", settings, len(parts.data.classes)).to(device), questions(taught)
 
     def learn(fresh: Path) -> None:
         domain.fit(taught, seed=SEED, device=device)
@@ -90,15 +110,7 @@ def instruments(
 
     once(output, folder, learn)
     domain.load(folder / "domain.safetensors")
-    judge = Judge.load(folder / "judge.safetensors") if answers else None
-    real = reference(train, test, range(count), Settings(draws=settings.bootstrap), cache=output / "cache")
-    tools = Instruments(networks, {name: networks[name] for name in settings.features}, judge, real)
-    if outlined:
-        tools.lesions = _lesions(settings, parts, train, test, real, output, device)
-    if settings.memorisation and min(len(train), len(test)) >= FEWEST:
-        tools.bench = Bench(train, test, tools.spaces)
-    _built[built] = tools
-    return tools
+    return domain, Judge.load(folder / "judge.safetensors") if answers else None
 
 
 def place(output: Path, parts: Parts, *options: Any) -> Path:
@@ -133,6 +145,20 @@ def _lesions(
     device: torch.device,
 ) -> Lesions:
     """Return the segmenter and, where no judge can tell what was asked, the captioner."""
+    seen, reader = pool(test, real.side, range(len(test))), None
+    if settings.captioner and not train.factors:
+        reader = captioning(settings, train, seen, real.side)
+    return Lesions(segmenter(settings, parts, train, output, device), seen, real, reader)
+
+
+def captioning(settings: EvaluateSettings, train: Split, held: Pool, side: int) -> Reader:
+    """Return the captioner that has seen the training images, and what it says of held-out ones."""
+    cls, config = section(CAPTIONERS, {"name": settings.captioner}, "stages.evaluate.captioner")
+    return Reader(cls(config), settings.captioner, train, held, side)
+
+
+def segmenter(settings: EvaluateSettings, parts: Parts, train: Split, output: Path, device: torch.device) -> Segmenter:
+    """Return the segmenter that has seen the training images and their masks."""
     folder = place(output, parts, "segmenter", settings.segmenter_steps)
     side = min(Settings.max_side, parts.image_size)
 
@@ -141,8 +167,4 @@ def _lesions(
         trained.save(fresh / "segmenter.safetensors")
 
     once(output, folder, learn)
-    seen, reader = pool(test, real.side, range(len(test))), None
-    if settings.captioner and not train.factors:
-        cls, config = section(CAPTIONERS, {"name": settings.captioner}, "stages.evaluate.captioner")
-        reader = Reader(cls(config), settings.captioner, train, seen, real.side)
-    return Lesions(Segmenter.load(folder / "segmenter.safetensors"), seen, real, reader)
+    return Segmenter.load(folder / "segmenter.safetensors")

@@ -10,8 +10,11 @@ from importlib import resources
 from pathlib import Path
 
 from anastyle.evaluation.charts import COLOURS, Cloud, Curve, Scatter, curve_plot, mark, merged, scatter_plot, tsne
-from anastyle.evaluation.difference_tables import TITLE, Differences
+from anastyle.evaluation.difference_tables import TITLE as DIFFERENCES
+from anastyle.evaluation.difference_tables import Differences
 from anastyle.evaluation.difference_tables import as_html as differences_html
+from anastyle.evaluation.fairness import TITLE, WARNINGS
+from anastyle.evaluation.fairness import Card as FairCard
 from anastyle.evaluation.formats import notes
 from anastyle.evaluation.overview import all_tables
 from anastyle.evaluation.pictures import Grid, Picture, Strip, grid_html
@@ -46,6 +49,10 @@ class StudyReport:
     tsne: list[Scatter] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     config_yaml: str = ""
+    references: list[str] = field(default_factory=list)
+    """Rows that stand beside the variants and are not ranked."""
+    terms: FairCard = field(default_factory=FairCard)
+    """On what terms the rows are compared."""
     copies: list[str] = field(default_factory=list)
     """What the memorisation gate says of each run."""
     ranking: Ranking = UNPAIRED
@@ -63,10 +70,12 @@ def write_report(report: StudyReport, folder: Path) -> Path:
 def page(report: StudyReport) -> str:
     """Return the page."""
     sections = [
+        warned(report),
         results(report),
         compared(report),
         factors(report),
         costs(report),
+        equal(report),
         control(report),
         useful(report),
         copied(report),
@@ -116,7 +125,22 @@ def results(report: StudyReport) -> str:
 def compared(report: StudyReport) -> str:
     """Return the paired differences of rows."""
     told = report.differences
-    return section(TITLE, differences_html(told) if told else "")
+    return section(DIFFERENCES, differences_html(told) if told else "")
+
+
+def warned(report: StudyReport) -> str:
+    """Return in what the rows are not on equal terms, before anything is said of who leads."""
+    items = "".join(f"<li>{escape(text)}</li>" for text in report.terms.warnings)
+    return section(WARNINGS, items and f'<ul class="notes">{items}</ul>', "Read the tables below with this in mind.")
+
+
+def equal(report: StudyReport) -> str:
+    """Return the terms of every row."""
+    lead = (
+        "What each row trains, sees and attends to, what its base had been taught to read before, how often captions "
+        "were withheld in training, and how its guidance was found."
+    )
+    return section(TITLE, report.terms.html(), lead)
 
 
 def as_html(table: Table) -> str:
@@ -251,7 +275,8 @@ def copied(report: StudyReport) -> str:
 
 def reported(report: StudyReport) -> str:
     """Return what the paper reports for the same rows."""
-    tables = beside(list(dict.fromkeys(row.variant for row in report.rows))) if report.rows else []
+    own = list(dict.fromkeys(row.variant for row in report.rows if row.variant not in report.references))
+    tables = beside(own) if own else []
     return section("What the paper reports", titled(tables), "; ".join(notes(table)[0] for table in tables))
 
 

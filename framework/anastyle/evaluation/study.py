@@ -10,6 +10,7 @@ from anastyle.data.shards import LOST
 from anastyle.data.split import PreparedSet, Split
 from anastyle.evaluation.difference_tables import TITLE, compact, differences, write_differences
 from anastyle.evaluation.differences import Paired
+from anastyle.evaluation.fairness import FILE, WARNINGS, Card, card, completed
 from anastyle.evaluation.formats import write_seeds, write_tables
 from anastyle.evaluation.measure import values_of
 from anastyle.evaluation.memorisation.record import read
@@ -21,6 +22,7 @@ from anastyle.experiment import Experiment
 from anastyle.jsonlines import JsonLines, read_json, write_json
 from anastyle.plan import Node
 from anastyle.stages import PLANS
+from anastyle.stages.choice import Choice
 
 POINTS = 200  # of each kind of code in a t-SNE map
 
@@ -31,22 +33,26 @@ Plans = dict[tuple[str, int], Plan]  # of the runs that came to their end, by va
 def finish_study(experiment: Experiment, plans: Plans, data: PreparedSet) -> list[Path]:
     """Write table and report of the runs that are finished; return the files."""
     rows = [row_of(variant, seed, plan["evaluate"].folder) for (variant, seed), plan in plans.items()]
-    references = getattr(experiment, "references", [])
+    references = experiment.references
     paired = Paired(rows)
     ranking, told = Ranking(paired, references), differences(rows, paired, references)
     files = write_tables(all_tables(rows, ranking), experiment.folder, under=[compact(told)])
     files += [*write_differences(told, experiment.folder), write_seeds(rows, experiment.folder)]
+    fair = compared(experiment, plans, rows, data)
+    files.append(write_terms(fair, experiment))
     first = experiment.seeds[0]
     shown = {variant: plan for (variant, seed), plan in plans.items() if seed == first}
     report = StudyReport(
         name=experiment.name,
         description=experiment.description,
         rows=rows,
+        references=experiment.references,
+        terms=fair,
         curves=curves(shown),
         copies=copies(plans),
         grids=[samples(shown, data, experiment), *maps(shown)],
         tsne=scatters(shown, data.classes),
-        notes=[*notes(data, first), *skipped(plans)],
+        notes=[*notes(data, first), *skipped(plans), *chosen(plans)],
         ranking=ranking,
         differences=told,
         config_yaml=yaml.safe_dump(experiment.document(), sort_keys=False),
@@ -75,9 +81,34 @@ def endings(plans: Plans) -> dict[str, str]:
 def summary(experiment: Experiment) -> str:
     """Return what a finished study prints: its first tables, without their protocols, and where everything lies."""
     first, *titled = (experiment.folder / "table.md").read_text(encoding="utf-8").split("### ")
-    shown = [first, *(f"\n{table}" for table in titled if table.startswith((EXCHANGED, TITLE)))]
+    shown = [first, *(f"\n{table}" for table in titled if table.startswith((EXCHANGED, TITLE, WARNINGS)))]
     lines = [line for line in "".join(shown).splitlines() if not line.startswith("- ")]
     return "\n".join(lines).strip() + f"\n\nReport: {experiment.folder / 'report.html'}"
+
+
+def compared(experiment: Experiment, plans: Plans, rows: list[Row], data: PreparedSet) -> Card:
+    """Return on what terms the rows of a finished study were compared."""
+    before = card(experiment, examples=data.manifest.count("train"))
+    return completed(before, rows, choices(plans), experiment.references)
+
+
+def choices(plans: Plans) -> dict[tuple[str, int], Choice]:
+    """Return what each run with a validate stage chose."""
+    return {run: Choice.read(plan["validate"].folder) for run, plan in plans.items() if "validate" in plan}
+
+
+def chosen(plans: Plans) -> list[str]:
+    """Say with what guidance each run painted, and why."""
+    return [f"{variant}, seed {seed}: {choice.words}." for (variant, seed), choice in choices(plans).items()]
+
+
+def write_terms(fair: Card, experiment: Experiment) -> Path:
+    """Write the card beside the tables, and below them; return its file."""
+    text = fair.markdown()
+    (experiment.folder / FILE).write_text(f"## {experiment.name}\n\n{text}\n", encoding="utf-8")
+    with (experiment.folder / "table.md").open("a", encoding="utf-8") as file:
+        file.write(f"\n{text}\n")
+    return experiment.folder / FILE
 
 
 def copies(plans: Plans) -> list[str]:

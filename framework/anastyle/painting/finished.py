@@ -22,6 +22,7 @@ from anastyle.painting.origin import learns, load_fit, refuse_other_files
 from anastyle.parts import Parts
 from anastyle.registry import EMBEDDERS
 from anastyle.settings import GenerateSettings
+from anastyle.stages.choice import painted_with
 from anastyle.stages.settings import DiffuseSettings
 from anastyle.stages.training import Align, Autoencode, Diffuse
 
@@ -94,6 +95,11 @@ class FinishedRun:
         Raises:
             DataError: the weights do not fit, or a base they were trained on has changed.
         """
+        if "diffuse" not in self.stages:
+            raise ConfigError(
+                f"{self.name}: trains nothing that paints (stages.diffuse is off), so nothing of it is stored to "
+                "sample or to export.\n  Name a run that has a diffuse stage."
+            )
         diffuse = self.stored("diffuse")
         refuse_other_files(diffuse, self.config)
         parts = StoredParts(self, diffuse)
@@ -103,15 +109,17 @@ class FinishedRun:
             self._load("align", Align(parts.aligner))
         self._load("diffuse", Diffuse(parts.aligner, parts.fuser, parts.backbone, DiffuseSettings()))
         parts.autoencoder.requires_grad_(False).eval()
-        own = self.config["stages"].get("generate") or {}
+        own = GenerateSettings(**(self.config["stages"].get("generate") or {}))
+        if "validate" in self.stages:
+            own = painted_with(own, self.stored("validate"))
         return Chain(
             sections={part: self.config[part] for part in PARTS if self.config.get(part)},
             dims=parts.encoder.dims if parts.encoder else None,
             reader=Reader(parts.embedder, parts.aligner, parts.fuser).eval(),
             backbone=parts.backbone,
             image_size=parts.image_size,
-            steps=own.get("steps", GenerateSettings.steps),
-            guidance=own.get("guidance", GenerateSettings.guidance),
+            steps=own.steps,
+            guidance=own.guidance,
         )
 
     def _load(self, name: str, stage: nn.Module) -> None:

@@ -17,6 +17,7 @@ class StagePlan:
     after: tuple[str, ...] = ()
     trained: bool = True
     reads_captions: bool = False
+    borrows: tuple[str, ...] = ()  # settings of other stages, by their paths below ``stages``
     version: int = 1  # of the stage's meaning; raised when the same sections come to train or measure something else
 
 
@@ -29,6 +30,17 @@ PLANS = {
         after=("autoencode", "align"),
         reads_captions=True,
     ),
-    "generate": StagePlan(sections=(), after=("diffuse",), trained=False, version=3),
+    "validate": StagePlan(
+        sections=(),
+        after=("diffuse",),
+        trained=False,
+        borrows=(
+            *("generate.steps", "generate.guidance"),  # what it starts from
+            *("evaluate.judge_steps", "evaluate.domain_steps", "evaluate.segmenter_steps", "evaluate.captioner"),
+            "evaluate.bootstrap",
+        ),
+        version=INSTRUMENTS,
+    ),
+    "generate": StagePlan(sections=(), after=("diffuse", "validate"), trained=False, version=3),
     "evaluate": StagePlan(sections=(), after=("generate",), trained=False, version=INSTRUMENTS + MEASURES),
 }

@@ -22,11 +22,15 @@ def generate(
     *,
     seed: int,
     device: torch.device,
+    stream: str = "generate",
     advance=lambda images: None,
 ) -> dict[str, Tensor]:
     """Return one of ``images`` per caption, uint8 (n, 3, H, W), and where the backbone paints them, of ``masks``.
 
     Masks are uint8 (n, 1, H, W) of 0 and 1.
+
+    Arguments:
+        stream: of the noise.
 
     The noise of an image depends on its key and the seed alone: the batch size does not change the picture beyond the
     rounding of its arithmetic, and every variant starts from the same noise.
@@ -38,7 +42,7 @@ def generate(
         rows = slice(start, start + settings.batch_size)
         batch = to_device(Embedded(*(part[rows] for part in embedded)), device)
         asked = conditions(fuser, aligner(batch), len(batch.tokens), device)
-        latent = noise(backbone.noise_shape(), seed, "generate", keys[rows], 0).to(device)
+        latent = noise(backbone.noise_shape(), seed, stream, keys[rows], 0).to(device)
         latent = sample(backbone, classifier_free(asked, settings.guidance), latent, steps=settings.steps)
         painted = backbone.decode(latent)
         images.append(unsigned(painted.image))

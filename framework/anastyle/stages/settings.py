@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from anastyle.settings import EvaluateSettings, GenerateSettings
+from anastyle.settings import EvaluateSettings, GenerateSettings, ValidateSettings
 from anastyle.training_settings import Settings
 
 
@@ -18,6 +18,7 @@ class DiffuseSettings(Settings):
 
 SCHEMAS: dict[str, type] = {
     "diffuse": DiffuseSettings,
+    "validate": ValidateSettings,
     "generate": GenerateSettings,
     "evaluate": EvaluateSettings,
 }

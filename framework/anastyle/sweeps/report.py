@@ -191,7 +191,7 @@ def best_yaml(experiment: Experiment, chosen: list[FrozenTrial]) -> str:
     variants = {variant(trial.number): _layer(trial) for trial in chosen}
     body = {key: config[key] for key in SECTIONS}
     written = yaml.safe_dump({**head, **body, "variants": variants}, sort_keys=False, allow_unicode=True)
-    return f"# What the sweep {experiment.name} found best; its stages are found again.\n{written}"
+    return f"# What the sweep {experiment.name} found best; its trainings are found again.\n{written}"
 
 
 def _layer(trial: FrozenTrial) -> dict[str, Any]:

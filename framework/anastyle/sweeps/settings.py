@@ -2,7 +2,8 @@
 
 sweep:
   trials: 24                                     # in all, however often the command is run
-  objective: {fd_domain: minimize}               # what of the table; several: a Pareto set
+  objective: {fd_domain: minimize}               # what of the table; several: a Pareto set. Where the set has a
+                                                 # validation split, its captions are painted, not those of the test
   sampler: {name: tpe}                           # tpe, random, grid, qmc, gp, cmaes, nsga2
   pruner: {name: median}                         # median, percentile, asha, hyperband, or null
   space:                                         # the paths one would type
@@ -139,11 +140,14 @@ def _trials(trials: Any, space: list[Parameter], sampler: Method | None) -> tupl
 
 def _misfits(experiment: Experiment, sweep: Sweep, config: Mapping[str, Any]) -> Iterator[str]:
     """Name what of a sweep does not fit together, or not the experiment."""
-    if len(experiment.variants) > 1:
-        names = ", ".join(experiment.variants)
-        yield f"sweep: searches one variant, and there are {len(experiment.variants)} ({names}). Choose: only=..."
+    if len(experiment.ranked) > 1:
+        names = ", ".join(experiment.ranked)
+        yield f"sweep: searches one variant, and there are {len(experiment.ranked)} ({names}). Choose: only=..."
     if config["stages"]["evaluate"] is None:
         yield "sweep.objective: nothing is measured, stages.evaluate is off. Turn it on."
+    chosen = [one.path for one in sweep.space if one.path in ("stages.generate.guidance", "stages.generate.steps")]
+    if config["stages"]["validate"] is not None and chosen:
+        yield f"sweep.space.{chosen[0]}: stages.validate chooses it in every trial. Drop one: stages.validate=null."
     name = sweep.sampler.name
     if name == "cmaes":
         if find_spec("cmaes") is None:

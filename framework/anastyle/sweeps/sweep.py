@@ -9,6 +9,7 @@ import shutil
 import time
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -238,7 +239,11 @@ class Worker:
     def runs(self, number: int, params: dict[str, Any]) -> list[Run]:
         """Return a trial's runs, one a seed."""
         config = next(iter(trial_experiment(self.experiment, params).variants.values()))
-        return [Run(self.experiment.name, variant(number), seed, config) for seed in self.experiment.seeds]
+        runs = [Run(self.experiment.name, variant(number), seed, deepcopy(config)) for seed in self.experiment.seeds]
+        for run in runs:
+            if "validation" in self.conductor.data(run).manifest.splits:  # the test is for the best, once
+                run.config["stages"]["generate"]["split"] = "validation"
+        return runs
 
     def attempt(self, number: int, params: dict[str, Any], study: Study) -> None:
         """Bring one trial to its end, and write down what came of it."""

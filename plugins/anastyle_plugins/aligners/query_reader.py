@@ -5,6 +5,7 @@ that its part of the image is about, and is taught what the encoder measured the
 """
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -67,7 +68,7 @@ class QueryReader(Aligner):
         """
         if self.training:
             for scale, factor in zip(self.scales, target, strict=True):
-                scale.update(factor.flatten(1))
+                cast(RunningScale, scale).update(factor.flatten(1))
         goal = self.standardised(target)
         factors = self(embedded).factors
         assert factors is not None
