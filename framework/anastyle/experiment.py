@@ -116,7 +116,7 @@ def read(path: str | Path, overrides: Sequence[str] = ()) -> Experiment:
         description=whole.get("description") or "",
         sweep=whole.get("sweep"),
         overrides=list(overrides),
-        references=[name for name in variants if name in (whole.get("references") or {})],
+        references=[name for name in variants if name != "default" and name in (whole.get("references") or {})],
         layers=chosen,
     )
 
@@ -290,9 +290,14 @@ def _seeds(whole: Config) -> list[int]:
 
 
 def _chosen(whole: Config) -> dict[str, Config]:
-    """Return the rows that ``only`` asks for, references last; without variants, one that changes nothing."""
+    """Return the rows that ``only`` asks for, references last; without variants, one that changes nothing.
+
+    References stand beside variants: a file without the section has nothing to compare, and none are run.
+    """
     rows, beside = whole.get("variants"), whole.get("references") or {}
-    if rows is None or not (rows or beside):  # beside references, no variants are meant by {}
+    if rows is None:
+        rows, beside = {"default": {}}, {}
+    elif not (rows or beside):
         rows = {"default": {}}
     variants = {**rows, **beside}
     only = whole.get("only")
