@@ -86,7 +86,7 @@ def test_results_by_caption_are_stored_beside_the_values(study: Path) -> None:
 
     assert stored["factor/shape"].shape == (16,)
     assert stored["features/domain"].shape[0] == stored["features/random_conv"].shape[0] == 16
-    assert stored["swap/style/anatomy"].shape == (5, 8)
+    assert stored["swap/style/anatomy"].shape == (5, 16)
     assert all(tensor.dtype == torch.float32 for tensor in stored.values())
     assert '"samples"' not in (folder / "values.json").read_text()
 
