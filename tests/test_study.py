@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from anastyle import FUSERS
 from anastyle.checkpoint import load_tensors
 from anastyle.cli import main
 from anastyle.evaluation import measure
+from anastyle.evaluation.compare import paired_runs
 from anastyle.experiment import read
 from anastyle.parts import Parts
 from anastyle.run import Conductor, run_experiment
@@ -58,12 +60,35 @@ def test_a_study_ends_in_tables_and_a_report(study: Path) -> None:
     report = (folder / "report.html").read_text()
 
     assert all(f"| {row} |" in table for row in ROWS)
-    assert {"table.csv", "table.tex", "finished.json", "study.yaml", "environment.json"} <= {
-        file.name for file in folder.iterdir()
-    }
+    tables = {"table.csv", "table.tex", "differences.md", "differences.csv", "seeds.csv"}
+    assert tables | {"finished.json", "study.yaml", "environment.json"} <= {file.name for file in folder.iterdir()}
+    assert "### Paired differences" in table
+    assert "full,naive_concat,factor_mean," in (folder / "differences.csv").read_text()
+    assert "full,42,fd_random_conv," in (folder / "seeds.csv").read_text()
     assert "Not for clinical use" in report
     assert "full, seed 42: undefined" in report, "so few held-out images calibrate nothing"
     assert "http" not in report.split("<main>")[1], "a report asks the network for nothing"
+
+
+def test_two_rows_of_a_study_are_compared_from_python(study: Path) -> None:
+    found = paired_runs(study / "smoke").between("full", "naive_concat", "factor_mean")
+
+    assert found is not None
+    assert (found.n, found.seeds) == (16, 1)
+    assert found.low <= found.value <= found.high
+
+
+def test_results_by_caption_are_stored_beside_the_values(study: Path) -> None:
+    conductor = small(study)
+    folder = conductor.plan(conductor.experiment.runs[0])["evaluate"].folder
+
+    stored = load_tensors(folder / "samples.safetensors")
+
+    assert stored["factor/shape"].shape == (16,)
+    assert stored["features/domain"].shape[0] == stored["features/random_conv"].shape[0] == 16
+    assert stored["swap/style/anatomy"].shape == (5, 16)
+    assert all(tensor.dtype == torch.float32 for tensor in stored.values())
+    assert '"samples"' not in (folder / "values.json").read_text()
 
 
 def test_runs_are_compared_across_studies(study: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

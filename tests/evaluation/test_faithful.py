@@ -156,3 +156,8 @@ def test_a_captioner_that_tells_nothing_is_refused():
     with pytest.raises(ConfigError, match=r"no captioner 'templat'.*template"):
         EvaluateSettings(captioner="templat")
     assert EvaluateSettings(captioner="").captioner == ""
+
+
+def test_a_network_that_is_not_there_is_refused():
+    with pytest.raises(ConfigError, match=r"features: there is no 'random_con'.*random_conv"):
+        EvaluateSettings(features=["domain", "random_con"])
