@@ -32,10 +32,11 @@ data: {{name: null, root: SET, image_size: 32, train: null, test: null}}
 variants:
   no_attributes: null
   naive_concat: null
-  no_disentanglement: {{stages: {{diffuse: {{steps: 0}}, validate: {{guidance: [3], steps: null}}}}}}
+  no_disentanglement: {{stages: {{diffuse: {{lr: 1e-30}}, validate: {{guidance: [3], steps: null}}}}}}
 stages:
   validate: {{images: 16, guidance: [1, 3], steps: [1, 2]}}
-  evaluate: {{bootstrap: 40, judge_steps: 2, domain_steps: 2}}
+  evaluate: {{bootstrap: 20, judge_steps: 2, domain_steps: 2, memorisation: false}}
+  generate: {{swaps: 0}}
 """
 OWN = [word for word in SMALL if not word.startswith(("data.", "stages.evaluate", "stages.diffuse"))]
 
