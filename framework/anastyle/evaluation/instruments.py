@@ -18,7 +18,7 @@ from anastyle.evaluation.control.segmenter import Segmenter
 from anastyle.evaluation.judge import Judge, questions
 from anastyle.evaluation.memorisation.bench import Bench
 from anastyle.evaluation.reference import FEWEST, Reference, Settings, reference
-from anastyle.evaluation.utility.arms import pool
+from anastyle.evaluation.utility.arms import Pool, pool
 from anastyle.interfaces import Feature
 from anastyle.locks import alone
 from anastyle.parts import Parts
@@ -49,35 +49,23 @@ _built: dict[str, Instruments] = {}  # a study's variants share them within a pr
 
 
 def instruments(
-    settings: EvaluateSettings, count: int, parts: Parts, output: Path, device: torch.device, *, masks: bool,
-    asked: str = "test",
-) -> Instruments:  # fmt: skip
+    settings: EvaluateSettings, count: int, parts: Parts, output: Path, device: torch.device, *, masks: bool
+) -> Instruments:
     """Return the instruments of a data set.
 
     Arguments:
         count: of generated images.
         masks: does the system paint masks?
-        asked: the split whose first captions were painted.
     """
     train = parts.data.split("train", image_size=parts.image_size)
-    test = parts.data.split(asked, image_size=parts.image_size)
+    test = parts.data.split("test", image_size=parts.image_size)
     outlined = train.has_masks and (masks or not train.factors)
     folder = place(output, parts, settings.judge_steps, settings.domain_steps)
-    built = f"{folder}-{count}-{asked}-{outlined and settings.captioner}-{settings.segmenter_steps}"
+    built = f"{folder}-{count}-{outlined and settings.captioner}-{settings.segmenter_steps}"
     if built in _built:
         return _built[built]
-    domain, highfreq = (_feature(name, settings, len(parts.data.classes)) for name in ("domain", "highfreq"))
-    answers = questions(train)
-
-    def learn(fresh: Path) -> None:
-        domain.fit(train, seed=SEED, device=device)
-        domain.save(fresh / "domain.safetensors")
-        if answers:
-            Judge.train(train, SEED, settings.judge_steps, device=device).save(fresh / "judge.safetensors")
-
-    once(output, folder, learn)
-    domain.load(folder / "domain.safetensors")
-    judge = Judge.load(folder / "judge.safetensors") if answers else None
+    domain, judge = networks(settings, parts, train, output, device)
+    highfreq = _feature("highfreq", settings, len(parts.data.classes))
     real = reference(train, test, count, Settings(draws=settings.bootstrap), cache=output / "cache")
     tools = Instruments({"domain": domain, "highfreq": highfreq}, judge, real)
     if outlined:
@@ -86,6 +74,24 @@ def instruments(
         tools.bench = Bench(train, test, tools.spaces)
     _built[built] = tools
     return tools
+
+
+def networks(
+    settings: EvaluateSettings, parts: Parts, train: Split, output: Path, device: torch.device
+) -> tuple[Feature, Judge | None]:
+    """Return the domain features and, where there is something to ask, the judge; they saw training images alone."""
+    folder = place(output, parts, settings.judge_steps, settings.domain_steps)
+    domain, asked = _feature("domain", settings, len(parts.data.classes)), questions(train)
+
+    def learn(fresh: Path) -> None:
+        domain.fit(train, seed=SEED, device=device)
+        domain.save(fresh / "domain.safetensors")
+        if asked:
+            Judge.train(train, SEED, settings.judge_steps, device=device).save(fresh / "judge.safetensors")
+
+    once(output, folder, learn)
+    domain.load(folder / "domain.safetensors")
+    return domain, Judge.load(folder / "judge.safetensors") if asked else None
 
 
 def place(output: Path, parts: Parts, *options: Any) -> Path:
@@ -120,6 +126,20 @@ def _lesions(
     device: torch.device,
 ) -> Lesions:
     """Return the segmenter and, where no judge can tell what was asked, the captioner."""
+    seen, reader = pool(test, real.side, range(len(test))), None
+    if settings.captioner and not train.factors:
+        reader = captioning(settings, train, seen, real.side)
+    return Lesions(segmenter(settings, parts, train, output, device), seen, real, reader)
+
+
+def captioning(settings: EvaluateSettings, train: Split, held: Pool, side: int) -> Reader:
+    """Return the captioner that has seen the training images, and what it says of held-out ones."""
+    cls, config = section(CAPTIONERS, {"name": settings.captioner}, "stages.evaluate.captioner")
+    return Reader(cls(config), settings.captioner, train, held, side)
+
+
+def segmenter(settings: EvaluateSettings, parts: Parts, train: Split, output: Path, device: torch.device) -> Segmenter:
+    """Return the segmenter that has seen the training images and their masks."""
     folder = place(output, parts, "segmenter", settings.segmenter_steps)
     side = min(Settings.max_side, parts.image_size)
 
@@ -128,8 +148,4 @@ def _lesions(
         trained.save(fresh / "segmenter.safetensors")
 
     once(output, folder, learn)
-    seen, reader = pool(test, real.side, range(len(test))), None
-    if settings.captioner and not train.factors:
-        cls, config = section(CAPTIONERS, {"name": settings.captioner}, "stages.evaluate.captioner")
-        reader = Reader(cls(config), settings.captioner, train, seen, real.side)
-    return Lesions(Segmenter.load(folder / "segmenter.safetensors"), seen, real, reader)
+    return Segmenter.load(folder / "segmenter.safetensors")

@@ -6,8 +6,7 @@ images of one criterion is drawn again alike, so that the differences between tw
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,16 +19,17 @@ from anastyle.errors import ConfigError, DataError
 from anastyle.evaluation.bootstrap import mean
 from anastyle.evaluation.control.faithful import FEWEST as FEWEST_TOLD
 from anastyle.evaluation.control.faithful import MEAN as FAITHFUL
-from anastyle.evaluation.control.faithful import Words
-from anastyle.evaluation.control.lesions import Lesions
+from anastyle.evaluation.control.faithful import Reader, Words, outlined
+from anastyle.evaluation.control.segmenter import Segmenter
 from anastyle.evaluation.distances import Array, interval
 from anastyle.evaluation.distances import drawn as halves
 from anastyle.evaluation.evaluate import MEAN as FACTORS
 from anastyle.evaluation.features import features_of
-from anastyle.evaluation.instruments import Instruments, instruments
-from anastyle.evaluation.judge import Judge, pixels
+from anastyle.evaluation.instruments import captioning, networks, segmenter
+from anastyle.evaluation.judge import Judge, at_side, pixels
 from anastyle.evaluation.kernels import kid, kids
 from anastyle.evaluation.reference import FEWEST, Settings
+from anastyle.evaluation.utility.arms import pool
 from anastyle.interfaces import Feature
 from anastyle.parts import Parts
 from anastyle.settings import EvaluateSettings, GenerateSettings, ValidateSettings
@@ -171,13 +171,10 @@ class Held:
     output: Path
     device: torch.device
 
-    @cached_property
-    def tools(self) -> Instruments:
-        """The study's instruments, the validation captions in the place of the test's; no copies are looked for."""
-        return instruments(
-            replace(self.settings, memorisation=False), len(self.asked), self.parts, self.output, self.device,
-            masks=False, asked="validation",
-        )  # fmt: skip
+    @property
+    def train(self) -> Split:
+        """What the networks have learned from."""
+        return self.parts.data.split("train", image_size=self.parts.image_size)
 
     @property
     def draws(self) -> Settings:
@@ -189,7 +186,7 @@ class Held:
 
         Raises:
             ConfigError: this set does not allow it.
-            DataError: it allows none.
+            DataError: there are too few captions for any.
         """
         ways = {FACTORS: self.factors, FAITHFUL: self.faithful, KID: self.distance}
         for key in ways if wanted == "auto" else [wanted]:
@@ -198,11 +195,14 @@ class Held:
         lacks = {FACTORS: "known factors", FAITHFUL: f"masks, and {FEWEST_TOLD} captions that tell an attribute"}
         if wanted in lacks:
             raise ConfigError(f"stages.validate.criterion={wanted}: needs {lacks[wanted]}. Set it to auto.")
-        raise DataError(f"{self.parts.data.root}: the validation split gives nothing to choose by.")
+        raise DataError(
+            f"stages.validate: chooses on {len(self.asked)} captions; {FEWEST} is the least. Raise stages.validate."
+            "images, or prepare a larger validation part."
+        )
 
     def factors(self) -> Criterion | None:
         """Return the judge's mean accuracy, where factors are known."""
-        judge = self.tools.judge
+        _, judge = networks(self.settings, self.parts, self.train, self.output, self.device)
         asked = {
             name: target
             for name, target in self.asked.factors.items()
@@ -214,18 +214,24 @@ class Held:
 
     def faithful(self) -> Criterion | None:
         """Return how often a captioner sees what it sees in the real images, where these have masks."""
-        lesions = self.tools.lesions
-        if lesions is None or lesions.reader is None:
+        train = self.train
+        if not (self.settings.captioner and train.has_masks and self.asked.has_masks):
             return None
-        wanted = told(lesions.reader.asked[: len(self.asked)])
-        return Share(FAITHFUL, lambda images: shown(lesions, images, wanted), self.draws) if wanted else None
+        side = min(Settings.max_side, self.parts.image_size)
+        outlines = segmenter(self.settings, self.parts, train, self.output, self.device)
+        reader = captioning(self.settings, train, pool(self.asked, side, range(len(self.asked))), side)
+        wanted = told(reader.asked)
+        if not wanted:
+            return None
+        return Share(FAITHFUL, lambda images: shown(reader, outlines, images, side, wanted), self.draws)
 
     def distance(self) -> Criterion | None:
         """Return the kernel distance to all real validation images."""
         real = self.parts.validation
-        if real is None:
+        if real is None or len(self.asked) < FEWEST:
             return None
-        domain, side = self.tools.spaces["domain"], self.tools.real.side
+        domain, _ = networks(self.settings, self.parts, self.train, self.output, self.device)
+        side = min(Settings.max_side, self.parts.image_size)
         return Distance(domain, pixels(real, side)[0], side, self.draws)
 
 
@@ -247,9 +253,10 @@ def told(asked: Sequence[Words]) -> dict[str, np.ndarray]:
     }
 
 
-def shown(lesions: Lesions, images: Tensor, wanted: dict[str, np.ndarray]) -> Array:
+def shown(reader: Reader, outlines: Segmenter, images: Tensor, side: int, wanted: dict[str, np.ndarray]) -> Array:
     """Return where images show what is wanted, (attributes, n); NaN where nothing is."""
-    seen = lesions.words(images)
+    small = at_side(images, side)
+    seen = reader.words(outlined(small, outlines(small)))
     return np.stack([
         np.where(words != "", np.array([one.get(name, "") for one in seen]) == words, np.nan)
         for name, words in wanted.items()

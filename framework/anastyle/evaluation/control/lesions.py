@@ -28,7 +28,7 @@ class Lesions:
         told = f" (Dice {self.skill:.2f} on {count} real held-out images)" if self.skill is not None else ""
         self.name = segmenter.fingerprint() + told
         self.unit = look(real.against, segmenter)
-        self.real = self.words(reader.test.images) if reader else []
+        self.real = self._words(reader.test.images) if reader else []
 
     def changes(self, images: Mapping[str, Tensor], settings: Settings) -> dict[str, Value]:
         """Return what exchanged texts change, see ``change``."""
@@ -40,9 +40,9 @@ class Lesions:
         if self.reader is None:
             return {}
         count = len(images)
-        told = {"generated": self.words(images), "real": self.real[:count]}
+        told = {"generated": self._words(images), "real": self.real[:count]}
         if decoded is not None:
-            told["decoded"] = self.words(decoded)
+            told["decoded"] = self._words(decoded)
         reader = f"captioner '{self.reader.name}' at {self.side} px, outlines by {self.name},"
         return faithfulness(told, self.reader.asked[:count], reader, settings)
 
@@ -50,8 +50,7 @@ class Lesions:
         """Return how well painted masks lie on the lesions of their images, see ``pairs``."""
         return pair_values(masks, self.segmenter(at_side(images, self.side)), self.skill, self.name, settings)
 
-    def words(self, images: Tensor) -> list[Words]:
-        """Return what the captioner sees in images under the segmenter's outlines."""
+    def _words(self, images: Tensor) -> list[Words]:
         assert self.reader is not None
         small = at_side(images, self.side)
         return self.reader.words(outlined(small, self.segmenter(small)))
