@@ -80,7 +80,8 @@ def test_a_row_chooses_among_its_candidates_on_validation_captions(output: Path)
     assert (choice.criterion, choice.n) == ("factor_mean", 16)
     assert sorted((one.guidance, one.steps) for one in choice.candidates) == [(1, 1), (1, 2), (3, 1), (3, 2)]
     assert (choice.guidance, choice.steps) in {(one.guidance, one.steps) for one in choice.candidates}
-    assert all(one.low < one.value < one.high for one in choice.candidates)
+    assert all(one.low is not None and one.high is not None for one in choice.candidates)
+    assert all((one.low or 0) < one.value < (one.high or 0) for one in choice.candidates)
     assert choice.start is not None
     assert choice.start.guidance == 3
 
