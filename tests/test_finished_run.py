@@ -144,6 +144,16 @@ def test_guidance_by_factor_is_its_own(chain: Chain) -> None:
     torch.testing.assert_close(one, same, rtol=0, atol=0)
 
 
+def test_a_picture_of_the_older_guidance_by_factor_is_painted_anew(run: Path, chain: Chain) -> None:
+    wish = paint.Wish(PROMPTS[:1], [0], guidance_anatomy=2.0)
+
+    about = paint.provenance_of(FinishedRun.open(run), chain, wish, PROMPTS[0], 0)
+    plain = paint.provenance_of(FinishedRun.open(run), chain, paint.Wish(PROMPTS[:1], [0]), PROMPTS[0], 0)
+
+    assert about["guide"] == 2
+    assert "guide" not in plain
+
+
 def test_half_precision_is_near(chain: Chain) -> None:
     full, half = chain.paint(PROMPTS, [0] * 4), chain.paint(PROMPTS, [0] * 4, bf16=True)
 

@@ -1,5 +1,6 @@
 """A small phantom set of three parts, prepared as a folder."""
 
+from dataclasses import fields
 from pathlib import Path
 
 from anastyle import DATASETS
@@ -9,7 +10,8 @@ from anastyle.data.shards import write_shards
 def write(folder: Path, *, train: int = 48, validation: int = 24, test: int = 32, size: int = 32) -> Path:
     """Write train, validation and test of these many images; return the folder."""
     cls = DATASETS.get("phantom")
-    drawn = cls(cls.Config(train=train + validation, test=test, image_size=size))
+    none = {option.name: 0 for option in fields(cls.Config) if option.name == "validation"}  # we draw our own
+    drawn = cls(cls.Config(train=train + validation, test=test, image_size=size, **none))
     records = [record for record in drawn.records() if record.split in ("train", "test")]
     held = [at for at, record in enumerate(records) if record.split == "train"][train:]
     parted = [r._replace(split="validation") if at in held else r for at, r in enumerate(records)]

@@ -37,12 +37,15 @@ def classifier_free(asked: dict[str, Condition], scale: float, interval: tuple[f
 
 
 def by_factor(asked: dict[str, Condition], anatomy: float, style: float) -> Guide:
-    """Guidance with a scale of its own for each factor, after compositional guidance (Liu et al. 2022)."""
+    """Guidance with a scale of its own for each factor: e_0 + a (e_a - e_0) + s (e_s - e_0) (Liu et al. 2022).
+
+    Where the factors' contributions add, equal scales are classifier-free guidance of that scale. What the two say only
+    together is left out.
+    """
 
     def guide(time: float) -> list[tuple[Condition, float]]:
-        nothing = 1 - (anatomy + style) / 2
-        return [(asked["both"], 1.0), (asked["anatomy"], (anatomy - 1) / 2), (asked["style"], (style - 1) / 2),
-                (asked["neither"], nothing)]  # fmt: skip
+        weights = {"anatomy": anatomy, "style": style, "neither": 1 - anatomy - style}
+        return [(asked[name], weight) for name, weight in weights.items() if weight]  # what weighs nothing is not asked
 
     return guide
 

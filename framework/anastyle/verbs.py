@@ -22,8 +22,10 @@ def add_verbs(verbs: Any, add_verb: Callable[..., argparse.ArgumentParser]) -> N
     verb.add_argument("--seeds", metavar="0-31", default="0", help="of the noise: numbers and ranges (default: 0)")
     verb.add_argument("--steps", type=int, metavar="N", help="sampling steps (default: the run's own)")
     verb.add_argument("--guidance", type=float, metavar="G", help="weight of the words (default: the run's own)")
-    verb.add_argument("--guidance-anatomy", type=float, metavar="A", help="weight of anatomy alone")
-    verb.add_argument("--guidance-style", type=float, metavar="S", help="weight of style alone")
+    verb.add_argument("--guidance-anatomy", type=float, metavar="A", help="weight of anatomy (default: --guidance)")
+    verb.add_argument(
+        "--guidance-style", type=float, metavar="S", help="weight of style; both at G are as --guidance G"
+    )
     verb.add_argument("--batch-size", type=int, metavar="B", default=8, help="images at once (default: 8)")
     verb.add_argument("--precision", choices=("no", "bf16"), default="no", help="of the backbone (default: no)")
     verb.add_argument("--out", metavar="DIR", help="where to write (default: RUN/samples)")

@@ -25,7 +25,7 @@ from anastyle.data.loader import batches
 from anastyle.data.split import PreparedSet, Split
 from anastyle.devices import device, together
 from anastyle.evaluation.measure import measure
-from anastyle.evaluation.validation import NO_SPLIT, Held, validate
+from anastyle.evaluation.validation import FEWEST, TOO_FEW, Held, validate
 from anastyle.experiment import Run
 from anastyle.interfaces import Batch, Embedded
 from anastyle.jsonlines import write_json
@@ -162,8 +162,8 @@ class Work:
         settings, own = settings_of(node), self.painting()
         count = min(settings.images, len(self.parts.validation or ()))
         bar = self.progress.stage(self.run.variant, self.run.seed, "validate", weight(node, 0))
-        if not count:
-            choice = Choice(own.guidance, own.steps, note=NO_SPLIT)
+        if count < FEWEST:
+            choice = Choice(own.guidance, own.steps, note=TOO_FEW)
         elif is_main():
             choice = self.chosen(settings, own, count, lambda n: bar.advance(n, n))
         if is_main():

@@ -56,10 +56,29 @@ def test_outside_its_interval_guidance_rests() -> None:
     assert [len(guide(time)) for time in (0.1, 0.5, 0.9)] == [1, 2, 1]
 
 
-def test_equal_scales_by_factor_pull_away_from_neither() -> None:
-    weights = {float(condition.tokens): weight for condition, weight in by_factor(asked(), 3.0, 3.0)(0.5)}
+def test_scales_by_factor_weigh_what_each_factor_adds() -> None:
+    weights = {float(condition.tokens): weight for condition, weight in by_factor(asked(), 3.0, 2.0)(0.5)}
 
-    assert weights == {0.0: 1.0, 1.0: 1.0, 2.0: 1.0, 3.0: -2.0}
+    assert weights == {1.0: 3.0, 2.0: 2.0, 3.0: -4.0}
+
+
+@pytest.mark.parametrize("scale", [0.0, 1.0, 1.5, 3.0, 7.0])
+def test_equal_scales_by_factor_are_one_guidance_where_factors_add(scale: float) -> None:
+    nothing, anatomy, style = torch.randn(3, 8).unbind()
+    said = {"both": nothing + anatomy + style, "anatomy": nothing + anatomy, "style": nothing + style,
+            "neither": nothing}  # fmt: skip
+    predicted = {float(at): said[name] for at, name in enumerate(NAMES)}
+
+    def total(guide: Any) -> torch.Tensor:
+        return torch.stack([weight * predicted[float(condition.tokens)] for condition, weight in guide(0.5)]).sum(0)
+
+    torch.testing.assert_close(total(by_factor(asked(), scale, scale)), total(classifier_free(asked(), scale)))
+
+
+def test_a_factor_alone_is_guided_away_from_nothing() -> None:
+    weights = {float(condition.tokens): weight for condition, weight in by_factor(asked(), 4.0, 0.0)(0.5)}
+
+    assert weights == {1.0: 4.0, 3.0: -3.0}
 
 
 def test_factors_are_withheld_as_often_as_asked() -> None:

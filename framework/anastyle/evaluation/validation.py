@@ -37,7 +37,7 @@ from anastyle.stages.choice import Candidate, Choice, Start
 
 KID = "kid"
 STREAM = 8  # of the draws
-NO_SPLIT = "the set has no validation split, so the file's own"
+TOO_FEW = f"the set has no validation split of {FEWEST} images or more, so the file's own"
 
 Paint = Callable[[GenerateSettings], Tensor]
 """Settings -> uint8 images (n, 3, H, W) of the validation captions, from noise that is the same every time."""

@@ -28,7 +28,7 @@ from anastyle.sampling import by_factor, classifier_free, conditions, sample
 
 
 class Guidance(NamedTuple):
-    """One weight for the whole condition, or one for each factor."""
+    """One weight for the whole condition, or one for each factor; two alike do what one does, where factors add."""
 
     scale: float = 3.0
     anatomy: float | None = None

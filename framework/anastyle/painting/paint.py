@@ -18,6 +18,7 @@ from anastyle.painting.prompts import Prompt
 from anastyle.progress import Progress
 
 LARGEST_SHEET = 256  # images
+GUIDE = 2  # version of guidance by factor: 1 halved what each factor says, pictures of it are painted anew
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,11 @@ class Wish:
         ):
             if value is not None and not value >= least:
                 raise ConfigError(f"--{option} {value}: must be at least {least}.")
+
+    @property
+    def apart(self) -> bool:
+        """Whether a factor has a weight of its own."""
+        return self.guidance_anatomy is not None or self.guidance_style is not None
 
     def jobs(self) -> list[tuple[Prompt, int]]:
         """Return every image that is wanted, once: prompts by seeds; a prompt with a seed of its own has that one."""
@@ -105,6 +111,7 @@ def provenance_of(run: FinishedRun, chain: Chain, wish: Wish, prompt: Prompt, se
         "guidance": chain.guidance if wish.guidance is None else wish.guidance,
         "guidance_anatomy": wish.guidance_anatomy,
         "guidance_style": wish.guidance_style,
+        **({"guide": GUIDE} if wish.apart else {}),
         "precision": wish.precision,
         "note": NOTE,
         "versions": versions(),
