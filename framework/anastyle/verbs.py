@@ -39,9 +39,7 @@ def add_verbs(verbs: Any, add_verb: Callable[..., argparse.ArgumentParser]) -> N
     verb.add_argument(
         "--published", metavar="TABLE", action="append", default=[], help="a table of the paper to put under ours"
     )
-    verb = add_verb(
-        verbs, "diagnose", diagnose, "where a run loses the factors it was asked for, and which code has them"
-    )
+    verb = add_verb(verbs, "diagnose", diagnose, "where a run loses the factors asked of it, and which code has them")
     verb.add_argument("run", metavar="RUN", help="a run's folder; diagnosis.md and diagnosis.csv are written there")
     verb.add_argument("--images", type=int, metavar="N", default=320, help="held-out images to judge (default: 320)")
     verb = add_verb(verbs, "curve", curve, "studies of the same rows trained for different times, as one figure")

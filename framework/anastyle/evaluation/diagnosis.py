@@ -77,7 +77,7 @@ def markdown(found: Diagnosis) -> str:
 def cards(found: Diagnosis) -> list[str]:
     """Return how the numbers were measured."""
     said = [
-        "Accuracy: share of images in which the judge sees what the caption said; intervals: 95 %, bootstrap of images.",
+        "Accuracy: share of images in which the judge sees what the caption says; 95 %: bootstrap of images.",
         "Lost: against the row of the autoencoder, and that against real images, on the same captions, in points; "
         f"factors whose own 95 % interval leaves out zero, the {MOST} largest; without the hits of a row, nothing.",
     ]
@@ -104,15 +104,13 @@ def accuracy_table(found: Diagnosis) -> list[str]:
 
 
 def lost(row: Shown, against: Shown | None, factors: list[str]) -> str:
-    """Return what a row shows less than another on the same captions: the mean, and the factors that are surely lost."""
+    """Return how a row differs from another on the same captions: in the mean, and which factors are surely lost."""
     if against is None or row.hits is None or against.hits is None or row.hits.shape != against.hits.shape:
         return DASH if against else ""
     difference = row.hits - against.hits
     mean = Number(*share(difference, Settings()))
     singles = {name: Number(*share(some, Settings())) for name, some in zip(factors, difference, strict=True)}
-    sure = sorted(
-        (number.value, name) for name, number in singles.items() if number.high is not None and number.high < 0
-    )
+    sure = sorted((at.value, name) for name, at in singles.items() if at.high is not None and at.high < 0)
     named = ", ".join(f"{name} {points(value)}" for value, name in sure[:MOST])
     return f"{points(mean.value)} ({points(mean.low)} to {points(mean.high)})" + (f": {named}" if named else "")
 

@@ -19,19 +19,21 @@ from anastyle.interfaces import Condition, Factors, Fuser, Reading
 
 ENOUGH = 0.95  # of a factor, in the code that words are read into: less, and the words lose it
 VISUAL, TEXT, FUSED = "visual", "text", "fused"
+SHARED, WORDS = "shared", "words"
 
 
 class Code(NamedTuple):
     """One code of n images, or of their captions."""
 
     origin: str  # visual, text or fused
-    kind: str  # anatomy, style; of fused tokens also ``shared`` by both, or ``words``
+    kind: str  # anatomy, style; of fused tokens also shared by both, or words
     points: Array  # (n, D)
 
     @property
     def name(self) -> str:
         """What a table calls it."""
-        return f"{self.origin} {self.kind}" + (" tokens" if self.origin == FUSED else "")
+        tokens = self.origin == FUSED and self.kind != WORDS
+        return f"{self.origin} {self.kind}" + (" tokens" if tokens else "")
 
 
 class Held(NamedTuple):
@@ -81,12 +83,12 @@ def fused_codes(fuser: Fuser, readings: Iterable[Reading]) -> list[Code]:
     batches = [(reading, fuser(reading)) for reading in readings]
     first, fused = batches[0]
     if first.factors is None:
-        return [Code(FUSED, "words", np.concatenate([averaged(condition) for _, condition in batches]))]
+        return [Code(FUSED, WORDS, np.concatenate([averaged(condition) for _, condition in batches]))]
     moved = {kind: moves(fuser, first, fused, kind) for kind in Factors._fields}
     places = {
         "anatomy": moved["anatomy"] & ~moved["style"],
         "style": moved["style"] & ~moved["anatomy"],
-        "shared": moved["anatomy"] & moved["style"],
+        SHARED: moved["anatomy"] & moved["style"],
     }
     tokens = torch.cat([condition.tokens for _, condition in batches])  # (n, L, width)
     return [Code(FUSED, kind, flat(tokens[:, at])) for kind, at in places.items() if at.any()]
@@ -121,10 +123,8 @@ def verdict(found: Mapping[str, dict[str, Held]], kinds: Mapping[str, Iterable[s
     read = {kind: found[f"{TEXT} {kind}"] for kind in kinds if f"{TEXT} {kind}" in found}
     if not read:
         return "No code of a factor is read off the words of this run: it has none that could lose one."
-    lost = [
-        (kind, name, read[kind][name]) for kind in read for name in kinds[kind] if read[kind][name].accuracy < ENOUGH
-    ]
+    own = [(kind, name, read[kind][name].accuracy) for kind in read for name in kinds[kind]]
+    lost = [f"{name} {100 * accuracy:.1f} % ({kind})" for kind, name, accuracy in own if accuracy < ENOUGH]
     if not lost:
-        return f"No factor falls below {ENOUGH:.0%} in the text-read code of its own kind."
-    told = ", ".join(f"{name} {100 * it.accuracy:.1f} (text {kind})" for kind, name, it in lost)
-    return f"Below {ENOUGH:.0%} in the text-read code of its own kind: {told}."
+        return f"No factor falls below {100 * ENOUGH:.0f} % in the text-read code of its own kind."
+    return f"Below {100 * ENOUGH:.0f} % in the text-read code of its own kind: {', '.join(lost)}."
