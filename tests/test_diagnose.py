@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from anastyle.checkpoint import load_tensors
 from anastyle.cli import main
@@ -93,21 +92,6 @@ def test_codes_are_painted_from_the_runs_own_noise_and_guidance(full: Path) -> N
     own = load_tensors(case.run.stored("generate") / "images.safetensors")["images"]
     assert (again.int() - own.int()).abs().max() <= 1
     assert (diagnosing.painted(case, Factors(*(f.flip(0) for f in read[0]))).int() - own.int()).abs().max() > 1  # type: ignore[union-attr]
-
-
-def test_a_factor_lost_in_painting_is_named(full: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    case = diagnosing.opened(FinishedRun.open(full), 16)
-    truth = {name: target[:16] for name, target in case.factors.items()}
-    monkeypatch.setattr(type(case.judge), "answers", lambda *_: dict(truth))
-    perfect = diagnosing.judged(case, "real", torch.zeros(16, 3, 8, 8))
-    truth["palette"] = (truth["palette"] + 1) % 2
-    worse = diagnosing.judged(case, "painted", torch.zeros(16, 3, 8, 8))
-
-    told = diagnosing.lost(worse, perfect, list(case.factors))
-
-    assert perfect.mean.value == 1
-    assert told.endswith(f": palette {-100 * (1 - worse.factors['palette'].value):.1f}")
-    assert worse.factors["palette"].value < 0.5
 
 
 def test_a_run_of_words_has_the_rows_that_make_sense(study: Path, capsys: pytest.CaptureFixture) -> None:

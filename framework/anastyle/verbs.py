@@ -45,6 +45,7 @@ def add_verbs(verbs: Any, add_verb: Callable[..., argparse.ArgumentParser]) -> N
     verb = add_verb(verbs, "curve", curve, "studies of the same rows trained for different times, as one figure")
     verb.add_argument("studies", metavar="STUDY", nargs="+", help="studies' folders: runs/STUDY")
     verb.add_argument("--metric", metavar="KEY", default="factor_mean", help="a value's key (default: factor_mean)")
+    verb.add_argument("--rows", metavar="A,B", default="", help="rows to show (default: all)")
     verb.add_argument("--out", metavar="FILE.png", help="the figure, its table beside it (default: STUDY/curve.png)")
     verb = add_verb(verbs, "sync", sync, "tell MLflow what it was not told, after an outage or a kill")
     places = "runs, studies, or the folder of studies (default: runs)"
@@ -102,10 +103,11 @@ def diagnose(args: Args) -> int:
 
 
 def curve(args: Args) -> int:
-    """``anastyle curve STUDY... [--metric KEY] [--out FILE.png]``."""
+    """``anastyle curve STUDY... [--metric KEY] [--rows A,B] [--out FILE.png]``."""
     from anastyle.evaluation.curve import curve as curve_of
 
-    print(curve_of([Path(study) for study in args.studies], args.metric, Path(args.out) if args.out else None))
+    studies, out = [Path(study) for study in args.studies], Path(args.out) if args.out else None
+    print(curve_of(studies, args.metric, out, [row for row in args.rows.split(",") if row]))
     return 0
 
 

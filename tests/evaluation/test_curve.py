@@ -72,6 +72,19 @@ def test_without_a_place_it_lies_in_the_first_study(studies: list[str]) -> None:
     assert {"curve.png", "curve.md"} <= {file.name for file in Path(studies[0]).iterdir()}
 
 
+def test_only_the_rows_that_are_named_are_shown(studies: list[str], tmp_path: Path, capsys: Any) -> None:
+    out = tmp_path / "curve.svg"
+
+    assert main(["curve", *studies, "--rows", "words,base_words", "--out", str(out)]) == 0
+
+    table = out.with_suffix(".md").read_text()
+    assert "| words | 350 |" in table
+    assert "*base_words*" in table
+    assert "full" not in table
+    assert main(["curve", *studies, "--rows", "word"]) == 2
+    assert "--rows word: no such row. Did you mean 'words'?" in capsys.readouterr().err
+
+
 def test_other_protocols_are_refused(studies: list[str], tmp_path: Path, capsys: Any) -> None:
     other = study(tmp_path, "other", 700, {"full": {42: 0.8}, "words": {42: 0.8}}, how="share of 64 images")
 

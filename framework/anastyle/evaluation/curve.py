@@ -69,18 +69,23 @@ class Line:
         return all(point.budget.steps == 0 for point in self.points)
 
 
-def curve(studies: Sequence[Path], metric: str = "factor_mean", out: Path | None = None) -> str:
+def curve(
+    studies: Sequence[Path], metric: str = "factor_mean", out: Path | None = None, rows: Sequence[str] = ()
+) -> str:
     """Write the figure, and its table beside it, and return the table.
 
+    Arguments:
+        rows: those to show; none named, all.
+
     Raises:
-        ConfigError: studies without a row in common, no such metric, values of different protocols, or a run twice.
+        ConfigError: no row in common, no such metric or row, values of different protocols, or a run twice.
         MissingError: a study has no finished run.
     """
     folders = [study.expanduser().resolve() for study in studies]
     out = out or folders[0] / "curve.png"
     if out.suffix.lower() not in (".png", ".svg", ".pdf"):
         raise ConfigError(f"--out {out}: name a .png, .svg or .pdf.")
-    runs = [run for folder in folders for run in runs_in(folder)]
+    runs = chosen([run for folder in folders for run in runs_in(folder)], rows)
     refuse_strangers(runs)
     found = measured(runs, metric)
     refuse_other_protocols(found, metric)
@@ -100,6 +105,19 @@ def row_of(run: FinishedRun) -> str:
 def study_of(run: FinishedRun) -> Path:
     """Return the folder of a run's study."""
     return run.folder.parents[1]
+
+
+def chosen(runs: list[FinishedRun], rows: Sequence[str]) -> list[FinishedRun]:
+    """Return the runs of these rows, or all where none is named.
+
+    Raises:
+        ConfigError: there is no such row.
+    """
+    known = dict.fromkeys(map(row_of, runs))
+    for row in rows:
+        if row not in known:
+            raise ConfigError(f"--rows {row}: no such row.{did_you_mean(row, known)}\n  rows: {', '.join(known)}")
+    return [run for run in runs if not rows or row_of(run) in rows]
 
 
 def refuse_strangers(runs: list[FinishedRun]) -> None:
@@ -219,5 +237,7 @@ def markdown(lines: list[Line], shown: Column, how: str, absent: list[str]) -> s
             numbers = [shown.show(number) for number in (at.mean, at.low, at.high)]
             table.append(piped([name, *time, str(at.seeds), *numbers, at.over if at.low is not None else DASH]))
     notes = [f"{shown.title}: {how}.", "Intervals: 95 %, Student's over seeds; of a single seed over its captions."]
+    if any(line.level for line in lines):
+        notes.append("A row of no steps is as in the first study named that has it.")
     notes += [f"Left out, without this metric: {', '.join(absent)}."] if absent else []
     return "\n".join([*table, "", *(f"- {note}" for note in notes), ""])

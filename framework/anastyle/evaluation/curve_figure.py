@@ -1,7 +1,7 @@
 """The figure of a curve: a line a row over the time it was trained, named at its end, intervals as bars."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -11,10 +11,19 @@ if TYPE_CHECKING:
     from anastyle.evaluation.curve import Line
 
 WIDTH, HEIGHT, DPI = 8.4, 4.8, 200  # inches; a README shows about 830 pixels
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7a5195", "#444444")  # Okabe and Ito 2008
-GREY = "#777777"
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#7a5195", "#e69f00", "#444444")  # Okabe and Ito 2008
+GREYS = ("#777777", "#333333", "#a0a0a0")  # of references
 APART = 0.012  # of the axis in its logarithm, by which rows stand beside each other at one budget
 SPACE = 0.052  # of the axis's height, that a name takes
+DASHED = (0, (5, 3))
+
+
+class End(NamedTuple):
+    """Where a row's line ends."""
+
+    height: float
+    name: str
+    colour: str
 
 
 def draw(lines: "list[Line]", shown: Column, out: Path) -> None:
@@ -23,18 +32,27 @@ def draw(lines: "list[Line]", shown: Column, out: Path) -> None:
 
     figure = Figure(figsize=(WIDTH, HEIGHT), dpi=DPI, layout="constrained")
     axes = figure.add_subplot()
+    colours = colours_of(lines)
     trained = [line for line in lines if not line.level]
     unit = unit_of(trained)
-    ends = [trace(axes, line, at, len(trained), unit, shown) for at, line in enumerate(trained)]
+    ends = [trace(axes, line, (at, len(trained)), unit, shown, colours[line.row]) for at, line in enumerate(trained)]
     for line in lines:
         if line.level:
-            height = line.points[-1].mean * shown.scale
-            axes.axhline(height, color=GREY, linestyle=(0, (5, 3)), linewidth=1.2, zorder=1)
-            ends.append((height, line.row, GREY))
+            ends.append(End(line.points[-1].mean * shown.scale, line.row, colours[line.row]))
+            axes.axhline(ends[-1].height, color=ends[-1].colour, linestyle=DASHED, linewidth=1.2, zorder=1)
     budgets = sorted({time(point, unit) for line in trained for point in line.points})
     scale_axes(axes, budgets, unit, shown)
     name_lines(axes, ends)
     figure.savefig(out, metadata={"Software": None} if out.suffix.lower() == ".png" else None)
+
+
+def colours_of(lines: "list[Line]") -> dict[str, str]:
+    """Give every row a colour, and references a grey."""
+    given = {}
+    for reference, palette in ((False, COLOURS), (True, GREYS)):
+        rows = [line.row for line in lines if line.reference == reference]
+        given |= {row: palette[at % len(palette)] for at, row in enumerate(rows)}
+    return given
 
 
 def unit_of(lines: "list[Line]") -> str:
@@ -48,20 +66,20 @@ def time(point: Any, unit: str) -> float:
     return point.budget.images if unit == "images seen" else point.budget.steps
 
 
-def trace(axes: Any, line: "Line", at: int, count: int, unit: str, shown: Column) -> tuple[float, str, str]:
-    """Draw one row and return its end, its name and its colour."""
-    colour = GREY if line.reference else COLOURS[at % len(COLOURS)]
-    style = (0, (5, 3)) if line.reference else "-"
+def trace(axes: Any, line: "Line", place: tuple[int, int], unit: str, shown: Column, colour: str) -> End:
+    """Draw one row, the first of ``place`` among the second, and return where it ends."""
+    at, count = place
+    style, width = (DASHED, 1.2) if line.reference else ("-", 1.8)
     points = [point for point in line.points if point.budget.steps]
-    aside = float(np.exp(APART * (at - (count - 1) / 2) * 2))
+    aside = float(np.exp(2 * APART * (at - (count - 1) / 2)))
     x = [time(point, unit) * aside for point in points]
     y = [point.mean * shown.scale for point in points]
-    axes.plot(x, y, color=colour, linestyle=style, linewidth=1.2 if line.reference else 1.8, marker="o", markersize=4)
+    axes.plot(x, y, color=colour, linestyle=style, linewidth=width, marker="o", markersize=4)
     for where, point in zip(x, points, strict=True):
         if point.low is not None and point.high is not None:
             axes.plot([where] * 2, [point.low * shown.scale, point.high * shown.scale], color=colour, linewidth=1.2,
                       alpha=0.75, solid_capstyle="butt", marker="_", markersize=6)  # fmt: skip
-    return y[-1], line.row, colour
+    return End(y[-1], line.row, colour)
 
 
 def scale_axes(axes: Any, budgets: list[float], unit: str, shown: Column) -> None:
@@ -78,14 +96,14 @@ def scale_axes(axes: Any, budgets: list[float], unit: str, shown: Column) -> Non
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def name_lines(axes: Any, ends: list[tuple[float, str, str]]) -> None:
+def name_lines(axes: Any, ends: list[End]) -> None:
     """Write each row's name at the right of its end, moved apart where they would touch."""
     low, high = axes.get_ylim()
     ordered = sorted(ends)
-    places = spread([(height - low) / (high - low) for height, _, _ in ordered], SPACE)
-    for place, (_, name, colour) in zip(places, ordered, strict=True):
-        axes.annotate(name, (1, place), xycoords="axes fraction", xytext=(6, 0), textcoords="offset points",
-                      color=colour, fontsize=9, va="center", annotation_clip=False)  # fmt: skip
+    places = spread([(end.height - low) / (high - low) for end in ordered], SPACE)
+    for place, end in zip(places, ordered, strict=True):
+        axes.annotate(end.name, (1, place), xycoords="axes fraction", xytext=(6, 0), textcoords="offset points",
+                      color=end.colour, fontsize=9, va="center", annotation_clip=False)  # fmt: skip
 
 
 def spread(places: list[float], apart: float) -> list[float]:
