@@ -41,6 +41,14 @@ def add_verbs(verbs: Any, add_verb: Callable[..., argparse.ArgumentParser]) -> N
     verb.add_argument(
         "--published", metavar="TABLE", action="append", default=[], help="a table of the paper to put under ours"
     )
+    verb = add_verb(verbs, "diagnose", diagnose, "where a run loses the factors asked of it, and which code has them")
+    verb.add_argument("run", metavar="RUN", help="a run's folder; diagnosis.md and diagnosis.csv are written there")
+    verb.add_argument("--images", type=int, metavar="N", default=320, help="held-out images to judge (default: 320)")
+    verb = add_verb(verbs, "curve", curve, "studies of the same rows trained for different times, as one figure")
+    verb.add_argument("studies", metavar="STUDY", nargs="+", help="studies' folders: runs/STUDY")
+    verb.add_argument("--metric", metavar="KEY", default="factor_mean", help="a value's key (default: factor_mean)")
+    verb.add_argument("--rows", metavar="A,B", default="", help="rows to show (default: all)")
+    verb.add_argument("--out", metavar="FILE.png", help="the figure, its table beside it (default: STUDY/curve.png)")
     verb = add_verb(verbs, "sync", sync, "tell MLflow what it was not told, after an outage or a kill")
     places = "runs, studies, or the folder of studies (default: runs)"
     verb.add_argument("places", metavar="RUN|STUDY|OUTPUT", nargs="*", default=["runs"], help=places)
@@ -85,6 +93,23 @@ def compare(args: Args) -> int:
 
     out = Path(args.out) if args.out else None
     print(compare_runs([Path(run) for run in args.runs], out, args.published))
+    return 0
+
+
+def diagnose(args: Args) -> int:
+    """``anastyle diagnose RUN [--images N]``."""
+    from anastyle.evaluation.diagnose import diagnose as diagnose_run
+
+    print(diagnose_run(Path(args.run), args.images))
+    return 0
+
+
+def curve(args: Args) -> int:
+    """``anastyle curve STUDY... [--metric KEY] [--rows A,B] [--out FILE.png]``."""
+    from anastyle.evaluation.curve import curve as curve_of
+
+    studies, out = [Path(study) for study in args.studies], Path(args.out) if args.out else None
+    print(curve_of(studies, args.metric, out, [row for row in args.rows.split(",") if row]))
     return 0
 
 

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from anastyle.config import load_yaml
 from anastyle.errors import ConfigError, MissingError
 from anastyle.evaluation.difference_tables import compact, differences
 from anastyle.evaluation.differences import Paired
@@ -77,3 +78,9 @@ def rows_of(runs: list[FinishedRun]) -> list[Row]:
                 "Give one of the studies another name: name=..."
             )
     return [row for row, _ in rows.values()]
+
+
+def references_of(study: Path) -> list[str]:
+    """Name the reference rows of a study, by the record in its folder; none, where there is no record."""
+    record = study / "study.yaml"
+    return list(load_yaml(record).get("references") or {}) if record.is_file() else []
