@@ -208,6 +208,11 @@ class Aligner(Component):
         return factors
 
 
+def fused_dims(encoder: Encoder | None, aligner: Aligner | None) -> FactorDims | None:
+    """Return the dims of the factors that reach a fuser: the aligner's own, else its encoder's."""
+    return (aligner.dims if aligner else None) or (encoder.dims if encoder else None)
+
+
 class Fuser(Component):
     """Turns a reading into condition tokens.
 

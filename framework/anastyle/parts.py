@@ -12,7 +12,7 @@ from anastyle.data.loader import in_order
 from anastyle.data.split import PreparedSet, Split
 from anastyle.devices import to_device
 from anastyle.errors import ConfigError
-from anastyle.interfaces import Aligner, Autoencoder, Backbone, Embedded, Embedder, Encoder, Factors, Fuser
+from anastyle.interfaces import Aligner, Autoencoder, Backbone, Embedded, Embedder, Encoder, Factors, Fuser, fused_dims
 from anastyle.registry import ALIGNERS, AUTOENCODERS, BACKBONES, EMBEDDERS, ENCODERS, FUSERS, Registry
 from anastyle.streams import seed_for
 
@@ -100,7 +100,7 @@ class Parts:
     @cached_property
     def fuser(self) -> Fuser:
         """What turns readings into condition tokens of the backbone's width."""
-        dims = self.aligner.dims or (self.encoder.dims if self.encoder else None)
+        dims = fused_dims(self.encoder, self.aligner)
         text, pooled = self.embedder.dims, self.backbone.pooled
         fuser: Fuser = self._build(FUSERS, text=text, dims=dims, width=self.backbone.width)
         if pooled is not None and text.pooled != pooled:

@@ -8,6 +8,7 @@ from torch import nn
 from anastyle.accounting.costs import Card, card, computation_table, memory_table, shapes
 from anastyle.config import section
 from anastyle.experiment import Experiment, Run
+from anastyle.interfaces import fused_dims
 from anastyle.registry import ALIGNERS, AUTOENCODERS, BACKBONES, EMBEDDERS, ENCODERS, FUSERS, Registry
 
 PAINTERS = ("embedder", "aligner", "fuser", "backbone", "autoencoder")  # what it takes to paint a caption
@@ -83,7 +84,7 @@ def parts(run: Run) -> dict[str, Any]:
         aligner = build(ALIGNERS, text=text, dims=dims)
         autoencoder = build(AUTOENCODERS)
         backbone = build(BACKBONES, autoencoder=autoencoder, image_size=size(run))
-        build(FUSERS, text=text, dims=(aligner.dims if aligner else None) or dims, width=backbone.width)
+        build(FUSERS, text=text, dims=fused_dims(encoder, aligner), width=backbone.width)
     return built
 
 

@@ -12,7 +12,7 @@ from torch import nn
 from anastyle.accounting.params import count, named, parts
 from anastyle.config import section, typed
 from anastyle.experiment import Config, Run
-from anastyle.interfaces import Condition, Embedded, Factors, Keep, Reading
+from anastyle.interfaces import Condition, Embedded, FactorDims, Factors, Keep, Reading, fused_dims
 from anastyle.merge import PARTS
 from anastyle.plan import active
 from anastyle.registry import BACKBONES, EMBEDDERS, FUSERS
@@ -158,9 +158,9 @@ def withheld(config: Config, built: Mapping[str, Any]) -> dict[str, str]:
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        encoder, text, backbone = built.get("encoder"), built["embedder"].dims, built["backbone"]
+        text, backbone = built["embedder"].dims, built["backbone"]
         cls, options = section(FUSERS, config["fuser"], "fuser")
-        fuser = cls(options, text=text, dims=encoder.dims if encoder else None, width=backbone.width).eval()
+        fuser = cls(options, text=text, dims=dims_of(built), width=backbone.width).eval()
         for parameter in fuser.parameters():
             parameter += 0.1 * torch.randn_like(parameter)
         reading = drawn(built)
@@ -176,10 +176,15 @@ def withheld(config: Config, built: Mapping[str, Any]) -> dict[str, str]:
     return {**alike, "neither": "neither"}
 
 
+def dims_of(built: Mapping[str, Any]) -> FactorDims | None:
+    """Return the dims of the factors that reach a row's fuser."""
+    return fused_dims(built.get("encoder"), built.get("aligner"))
+
+
 def drawn(built: Mapping[str, Any]) -> Reading:
     """Return one reading of random numbers, in the shapes of a row's own."""
-    encoder, text = built.get("encoder"), built["embedder"].dims
-    factors = Factors(*(torch.randn(1, *shape) for shape in encoder.dims)) if encoder else None
+    dims, text = dims_of(built), built["embedder"].dims
+    factors = Factors(*(torch.randn(1, *shape) for shape in dims)) if dims else None
     return Reading(
         factors, torch.randn(1, 5, text.token), torch.ones(1, 5, dtype=torch.bool), torch.randn(1, text.pooled)
     )
