@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -175,8 +176,8 @@ def of_hits(case: Case, name: str, hits: Array) -> Shown:
 @torch.no_grad()
 def behind_autoencoder(case: Case, first: list[int]) -> Tensor:
     """Return the first held-out images encoded and decoded, uint8 (n, 3, H, W)."""
-    autoencoder = getattr(case.chain.backbone, "autoencoder", None) or case.parts.autoencoder.to(case.device)
-    shown = []
+    backbone: Any = case.chain.backbone
+    autoencoder, shown = backbone.autoencoder, []  # with its weights of this run, if it was tuned
     for batch in in_order(case.split.subset(first), ("image",), batch_size=BATCH):
         assert batch.image is not None
         mean, _ = autoencoder.encode(batch.image.to(case.device)).chunk(2, dim=1)
