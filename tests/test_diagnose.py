@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from anastyle.checkpoint import load_tensors
+from anastyle.checkpoint import load_tensors, save_tensors
 from anastyle.cli import main
 from anastyle.evaluation import diagnose as diagnosing
 from anastyle.evaluation.measure import values_of
@@ -124,7 +125,14 @@ def test_references_are_said_to_be_such(full: Path, tmp_path: Path) -> None:
 
     case = diagnosing.opened(FinishedRun.open(runs / "smoke" / "full" / "seed-42"), 12)
 
-    assert [row.name for row in diagnosing.stored_rows(case)] == ["reference no_disentanglement"]
+    (row,) = diagnosing.stored_rows(case)
+    assert row.name == "reference no_disentanglement"
+    assert (row.n, row.hits) == (16, None)
+    measured = FinishedRun.open(runs / "smoke" / "no_disentanglement" / "seed-42").stored("evaluate")
+    kept = {f"factor/{name}": torch.ones(16) for name in case.factors}
+    save_tensors(measured / "samples.safetensors", kept)
+    (row,) = diagnosing.stored_rows(case)
+    assert (row.n, row.mean.value) == (12, 1.0), "hits that were kept are compared caption by caption"
 
 
 def test_what_cannot_be_diagnosed(study: Path, tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,15 +24,7 @@ from anastyle.errors import ConfigError, MissingError
 from anastyle.evaluation.bootstrap import share
 from anastyle.evaluation.compare import references_of, runs_in
 from anastyle.evaluation.control.codes import FEWEST
-from anastyle.evaluation.control.inventory import (
-    TEXT,
-    VISUAL,
-    Code,
-    Held,
-    factor_codes,
-    fused_codes,
-    inventory,
-)
+from anastyle.evaluation.control.inventory import TEXT, VISUAL, Code, Held, factor_codes, fused_codes, inventory
 from anastyle.evaluation.diagnosis import Diagnosis, Number, Shown, write
 from anastyle.evaluation.distances import Array
 from anastyle.evaluation.evaluate import FACTOR, MEAN
@@ -39,7 +32,7 @@ from anastyle.evaluation.judge import Judge, pixels
 from anastyle.evaluation.measure import values_of
 from anastyle.evaluation.reference import Settings
 from anastyle.evaluation.values import Value
-from anastyle.interfaces import Encoder, Factors, Reading
+from anastyle.interfaces import Factors, Reading
 from anastyle.painting.chain import Chain
 from anastyle.painting.finished import FinishedRun
 from anastyle.parts import Parts
@@ -175,8 +168,8 @@ def of_hits(case: Case, name: str, hits: Array) -> Shown:
 @torch.no_grad()
 def behind_autoencoder(case: Case, first: list[int]) -> Tensor:
     """Return the first held-out images encoded and decoded, uint8 (n, 3, H, W)."""
-    autoencoder = getattr(case.chain.backbone, "autoencoder", None) or case.parts.autoencoder.to(case.device)
-    shown = []
+    backbone: Any = case.chain.backbone
+    autoencoder, shown = backbone.autoencoder, []  # with its weights of this run, if it was tuned
     for batch in in_order(case.split.subset(first), ("image",), batch_size=BATCH):
         assert batch.image is not None
         mean, _ = autoencoder.encode(batch.image.to(case.device)).chunk(2, dim=1)
@@ -230,20 +223,15 @@ def codes_of_images(case: Case) -> Factors | None:
     if parts.encoder is None or fingerprint is None:
         case.notes.append("This run trains no encoder: there are no codes of images, to probe or to paint from.")
         return None
-    load_encoder(case.run, parts.encoder)
+    stage = Disentangle(parts.encoder)
+    load_trainable_state(stage, load_tensors(case.run.stored("disentangle") / "weights.safetensors"))
+    stage.requires_grad_(False).eval()
     probed = case.split.subset(range(max(min(PROBED, len(case.split)), case.count)))
     parts.encode_factors(probed, fingerprint, case.device)
     target = probed.batch(range(len(probed)), ("target",)).target
     assert target is not None
     with torch.no_grad():
         return case.chain.reader.aligner.standardised(to_device(target, case.device))
-
-
-def load_encoder(run: FinishedRun, encoder: Encoder) -> None:
-    """Put the trained weights into the encoder."""
-    stage = Disentangle(encoder)
-    load_trainable_state(stage, load_tensors(run.stored("disentangle") / "weights.safetensors"))
-    stage.requires_grad_(False).eval()
 
 
 def same_units(case: Case) -> bool:
