@@ -82,15 +82,15 @@ def comma_separated(tables: list[Table]) -> str:
 
 
 def write_seeds(rows: Sequence[Row], folder: Path) -> Path:
-    """Write seeds.csv, every number of every run in full, and return where it is."""
+    """Write seeds.csv, every number of every run in full; table.csv says how each was measured."""
     fields = ("value", "low", "high", "floor", "decoded", "ceiling")
     out = StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["variant", "seed", "key", *fields, "n", "protocol"])
+    writer.writerow(["variant", "seed", "key", *fields, "n"])
     for row in rows:
         for key, value in row.values.items():
             numbers = in_full(*(getattr(value, name) for name in fields))
-            writer.writerow([row.variant, row.seed, key, *numbers, value.n, value.protocol])
+            writer.writerow([row.variant, row.seed, key, *numbers, value.n])
     file = folder / "seeds.csv"
     file.write_text(out.getvalue(), encoding="utf-8")
     return file
