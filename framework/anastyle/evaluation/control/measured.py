@@ -76,7 +76,10 @@ def swapped_values(
 def code_values(
     stored: Mapping[str, Tensor], known: Mapping[str, Tensor], kinds: Mapping[str, tuple[str, ...]], settings: Settings
 ) -> dict[str, Value]:
-    """Return probes and DCI of the codes after alignment, and retrieval before and after."""
+    """Return probes and DCI of the codes after alignment, and retrieval before and after.
+
+    Retrieval asks whose codes lie near each other: it is left out where an aligner reads factors of another shape.
+    """
 
     def codes(when: str, origin: str) -> Codes:
         return Codes(*(stored[f"{when}/{origin}_{kind}"].double().numpy() for kind in Codes._fields))
@@ -90,7 +93,9 @@ def code_values(
             found |= probes(shown, origin, factors, kinds, settings) | dci(shown, origin, factors)
     if count >= FEWEST:
         for when in ("before", "after"):
-            found |= retrieval(codes(when, "visual"), codes(when, "text"), when, settings)
+            visual, text = codes(when, "visual"), codes(when, "text")
+            if visual.anatomy.shape == text.anatomy.shape and visual.style.shape == text.style.shape:
+                found |= retrieval(visual, text, when, settings)
     return found
 
 
