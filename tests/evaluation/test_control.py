@@ -7,7 +7,7 @@ import torch
 from anastyle.evaluation.control.change import changes, look
 from anastyle.evaluation.control.codes import Codes, dci, probes, ranks, retrieval
 from anastyle.evaluation.control.leakage import Asked, leakage
-from anastyle.evaluation.control.measured import kinds_of
+from anastyle.evaluation.control.measured import code_values, kinds_of
 from anastyle.evaluation.formats import write_tables
 from anastyle.evaluation.overview import all_tables
 from anastyle.evaluation.reference import Settings
@@ -283,3 +283,23 @@ def test_nothing_is_said_where_no_lesion_is_found():
         )
         == {}
     )
+
+
+def test_codes_of_another_shape_than_the_images_are_probed_and_not_retrieved():
+    rng = torch.Generator().manual_seed(0)
+    factors = {name: torch.randint(0, values, (60,), generator=rng) for name, values in FACTORS.items()}
+
+    def kept(text_width: int) -> dict[str, torch.Tensor]:
+        widths = {"visual": 6, "text": text_width}
+        codes = {
+            f"{when}/{origin}_{kind}": torch.randn(60, width, generator=rng)
+            for when in ("before", "after")
+            for origin, width in widths.items()
+            for kind in KINDS
+        }
+        return codes | {"after/label": torch.zeros(60)}
+
+    alike, other = (set(code_values(kept(width), factors, KINDS, DRAWS)) for width in (6, 9))
+
+    assert alike - other == {key for key in alike if key.startswith("retrieval/")} != set()
+    assert "probe/text/style/style" in other

@@ -20,6 +20,7 @@ base: {SMOKE}
 name: beside
 variants: {{naive_concat: null, no_attributes: null}}
 references:
+  base_words: null
   untuned: {UNTUNED}
 """
 
@@ -49,10 +50,12 @@ def test_references_can_be_chosen_and_dropped(file: Path) -> None:
         read(file, ["only=untund"])
 
 
-def test_a_study_without_variants_has_one_beside_its_references(tmp_path: Path) -> None:
+def test_references_stand_beside_variants_and_not_alone(tmp_path: Path) -> None:
     (tmp_path / "x.yaml").write_text(f"base: {SMOKE}\nvariants: null\nreferences: {{plain: {{}}}}\n")
 
-    assert list(read(tmp_path / "x.yaml").variants) == ["default", "plain"]
+    alone = read(tmp_path / "x.yaml")
+
+    assert (list(alone.variants), alone.references) == (["default"], [])
 
 
 @pytest.mark.parametrize(
@@ -112,7 +115,7 @@ def test_what_is_painted_untrained_hangs_on_the_parts_that_paint(file: Path) -> 
         return nodes(run, {"fingerprint": "x"}, Path("store"), captions="attributes")["generate"].fingerprint
 
     plan = nodes(read(file, ["only=untuned"]).runs[0], {"fingerprint": "x"}, Path("store"), captions="attributes")
-    assert list(plan) == ["generate", "evaluate"]
+    assert list(plan) == ["validate", "generate", "evaluate"]
     assert painted() == painted("only=untuned") != painted("references.untuned.fuser.dropped=zeros")
     assert painted() != painted("references.untuned.backbone.lora_rank=2")
     assert painted() != painted("seeds=7")
@@ -129,7 +132,7 @@ def test_a_reference_is_painted_as_it_is_built_and_listed_last(
 
     lines = (tmp_path / "runs" / "beside" / "table.md").read_text().splitlines()
     rows = [line.split("|")[1].strip() for line in lines[:4] if line.startswith("| ")]
-    assert rows == ["variant", "no_disentanglement", "untuned"]
+    assert rows == ["variant", "no_disentanglement", "*untuned*"]
     conductor = Conductor(read(file, words))
     tuned, untuned = (conductor.plan(run) for run in conductor.experiment.runs)
     one, other = (load_tensors(plan["generate"].folder / "images.safetensors")["images"] for plan in (tuned, untuned))
