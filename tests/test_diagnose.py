@@ -123,12 +123,14 @@ def test_references_are_said_to_be_such(full: Path, tmp_path: Path) -> None:
     record = runs / "smoke" / "study.yaml"
     record.write_text(record.read_text() + "references:\n  no_disentanglement: {}\n")
 
+    measured = FinishedRun.open(runs / "smoke" / "no_disentanglement" / "seed-42").stored("evaluate")
+    (measured / "samples.safetensors").unlink()  # as a study stored it before there were any
+
     case = diagnosing.opened(FinishedRun.open(runs / "smoke" / "full" / "seed-42"), 12)
 
     (row,) = diagnosing.stored_rows(case)
     assert row.name == "reference no_disentanglement"
     assert (row.n, row.hits) == (16, None)
-    measured = FinishedRun.open(runs / "smoke" / "no_disentanglement" / "seed-42").stored("evaluate")
     kept = {f"factor/{name}": torch.ones(16) for name in case.factors}
     save_tensors(measured / "samples.safetensors", kept)
     (row,) = diagnosing.stored_rows(case)

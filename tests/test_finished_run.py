@@ -303,7 +303,7 @@ def test_a_run_that_cannot_be_used(broken: Path, tmp_path: Path, capsys: Any) ->
 
     set_status(broken, stages={"align": "00"})
     assert sample(broken, tmp_path, *FIELDS) == 2
-    assert "has no stage 'diffuse', only align" in capsys.readouterr().err
+    assert "trains nothing that paints (stages.diffuse is off)" in capsys.readouterr().err
 
     set_status(broken, stages={"paint": "00"})
     assert sample(broken, tmp_path, *FIELDS) == 2

@@ -3,6 +3,7 @@
 A code that is free of the other factor cannot be probed for it; a caption that reads as its image does finds it.
 """
 
+import warnings
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -60,6 +61,7 @@ def probes(
 
 def probe(points: Array, target: NDArray) -> Array:
     """Return where a linear probe on (n, D) is right about (n,), each point judged by a probe that has not seen it."""
+    from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import KFold, cross_val_predict
     from sklearn.pipeline import make_pipeline
@@ -67,7 +69,9 @@ def probe(points: Array, target: NDArray) -> Array:
 
     model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=300))
     folds = KFold(FOLDS, shuffle=True, random_state=0)
-    return np.asarray(cross_val_predict(model, points, target, cv=folds) == target, np.float64)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # the last digits of a fit that tells all apart already
+        return np.asarray(cross_val_predict(model, points, target, cv=folds) == target, np.float64)
 
 
 def dci(codes: Codes, origin: str, factors: Mapping[str, NDArray]) -> dict[str, Value]:
