@@ -209,7 +209,10 @@ def command_line(words: Sequence[str]) -> Config:
 
 
 def _layers(file: Path, base: Any = OWN, above: tuple[Path, ...] = ()) -> list[Config]:
-    """Return the file's own layer behind those of its bases; another ``base`` replaces the file's own."""
+    """Return the file's own layer behind those of its bases; another ``base`` replaces the lowest of them.
+
+    A file that stands on another's rows keeps them so, on other data.
+    """
     if file.resolve() in above:
         chain = " -> ".join(other.name for other in (*above, file))
         raise ConfigError(f"{above[0]}: base goes round in a circle, {chain}. Drop one base.")
@@ -217,6 +220,8 @@ def _layers(file: Path, base: Any = OWN, above: tuple[Path, ...] = ()) -> list[C
     refuse(unreadable(layer, "") + _unknown(layer, TOP, ""), str(file))
     own = layer.pop("base", None)
     typed_in = base is not OWN
+    if typed_in and isinstance(own, str) and load_yaml(file.parent / own).get("base") is not None:
+        return [*_layers(file.parent / own, base, (*above, file.resolve())), layer]
     base = base if typed_in else own
     if base is None:
         return [layer]

@@ -142,6 +142,16 @@ def test_a_null_weight_is_gone_and_a_null_stage_skipped(files):
     assert stages["evaluate"] is None
 
 
+def test_base_on_the_command_line_replaces_the_lowest_and_keeps_the_rows_between(files):
+    (files / "other.yaml").write_text(BASE.replace("tokens: 4", "tokens: 6"))
+    (files / "more.yaml").write_text("base: variants.yaml\nvariants:\n  wide: {fuser: {hidden_dim: 8}}\n")
+
+    variants = read(files / "more.yaml", ["base=other.yaml"]).variants
+
+    assert list(variants) == ["full", "naive", "plain", "wide"]
+    assert variants["wide"]["fuser"]["tokens"] == variants["full"]["fuser"]["tokens"] == 6
+
+
 def test_base_on_the_command_line_replaces_the_files_own(files, monkeypatch):
     (files / "other.yaml").write_text(BASE.replace("tokens: 4", "tokens: 6").replace("name: tiny", "name: other"))
 
