@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+from anastyle.checkpoint import save_tensors
 from anastyle.evaluation.charts import curve_plot, decades, merged, thinned, ticks
 from anastyle.evaluation.difference_tables import differences
 from anastyle.evaluation.differences import Paired
@@ -24,8 +25,10 @@ from anastyle.evaluation.report import (
     tsne,
     write_report,
 )
+from anastyle.evaluation.study import scatters
 from anastyle.evaluation.tables import Ranking
 from anastyle.evaluation.values import Value
+from anastyle.plan import Node
 
 VOID = {"meta", "img"}
 
@@ -214,3 +217,16 @@ def test_tsne_refuses_what_it_cannot_lay_out():
         tsne({"a": np.zeros((401, 3))})
     with pytest.raises(ValueError, match="not finite"):
         tsne({"a": np.full((5, 3), np.nan)})
+
+
+def test_codes_of_two_widths_have_no_map_in_common(tmp_path):
+    codes = {f"{when}/label": torch.zeros(12).long() for when in ("before", "after")}
+    for when in ("before", "after"):
+        for name, width in (("visual_anatomy", 6), ("text_anatomy", 9), ("visual_style", 6), ("text_style", 6)):
+            codes[f"{when}/{name}"] = torch.randn(12, width)
+    save_tensors(tmp_path / "codes.safetensors", codes)
+    plan = {"align": Node("align", "0", tmp_path, {})}
+
+    found = scatters({"row": plan}, ["one"])
+
+    assert [scatter.title for scatter in found] == ["style, before alignment", "style, after alignment"]

@@ -185,6 +185,8 @@ def scatters(shown: dict[str, Plan], classes: list[str]) -> list[Scatter]:
     for factor in ("anatomy", "style"):
         for when in ("before", "after"):
             pair = {kind: codes[f"{when}/{kind}_{factor}"][:POINTS].numpy() for kind in ("visual", "text")}
+            if len({points.shape[1] for points in pair.values()}) > 1:
+                continue  # captions are read in other numbers than images: there is no one map of both
             names = [classes[label] for label in codes[f"{when}/label"][:POINTS].tolist()]
             clouds = [Cloud(kind, points, names) for kind, points in tsne(pair).items()]
             found.append(Scatter(f"{factor}, {when} alignment", clouds))
