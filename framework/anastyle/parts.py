@@ -41,7 +41,7 @@ class Parts:
     @cached_property
     def validation(self) -> Split | None:
         """What choices are made on, where the set has a third part."""
-        if "validation" not in self.data.manifest.splits:
+        if not self.data.has_validation:
             return None
         return self.data.split("validation", image_size=self.image_size, captions=self.captions)
 
