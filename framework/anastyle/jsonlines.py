@@ -4,6 +4,7 @@ import contextlib
 import json
 import math
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -99,3 +100,8 @@ class JsonLines:
                 os.truncate(self.path, end)
             raise
         self._waiting.clear()
+
+
+def write_line(path: Path, metrics: dict[str, float]) -> None:
+    """Write what a stage that trains nothing has to tell, as one line of metrics."""
+    path.write_text(json.dumps({"step": 0, "time": round(time.time() * 1000), **metrics}) + "\n", encoding="utf-8")

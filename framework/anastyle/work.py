@@ -1,6 +1,5 @@
 """The stages of one run that are still to do, each over the parts it shares with the others."""
 
-import json
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -28,7 +27,7 @@ from anastyle.evaluation.measure import measure
 from anastyle.evaluation.validation import FEWEST, TOO_FEW, Held, validate
 from anastyle.experiment import Run
 from anastyle.interfaces import Batch, Embedded
-from anastyle.jsonlines import write_json
+from anastyle.jsonlines import write_json, write_line
 from anastyle.painting.chain import Reader
 from anastyle.painting.origin import write_origin
 from anastyle.parts import Parts
@@ -252,8 +251,3 @@ class Work:
         reader = Reader(parts.embedder, parts.aligner, parts.fuser)
         captions, keys = split.captions[: 2 * count], split.keys[:count]
         return swap(reader, parts.backbone, captions, keys, settings, seed=self.run.seed, device=self.device)
-
-
-def write_line(path: Path, metrics: dict[str, float]) -> None:
-    """Write what a stage that trains nothing has to tell, as one line of metrics."""
-    path.write_text(json.dumps({"step": 0, "time": round(time.time() * 1000), **metrics}) + "\n", encoding="utf-8")

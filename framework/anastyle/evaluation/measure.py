@@ -1,7 +1,6 @@
 """The evaluate stage: a run's images under the instruments, and what it leaves for the report."""
 
 import json
-import time
 from pathlib import Path
 
 import torch
@@ -22,7 +21,7 @@ from anastyle.evaluation.reference import Settings
 from anastyle.evaluation.samples import write_samples
 from anastyle.evaluation.utility.measured import utility_values
 from anastyle.evaluation.values import COST, Value
-from anastyle.jsonlines import JsonLines
+from anastyle.jsonlines import JsonLines, write_line
 from anastyle.parts import Parts
 from anastyle.plan import Node, settings_of
 from anastyle.settings import EvaluateSettings
@@ -70,8 +69,7 @@ def measure(
         text = json.dumps({name: value.to_json() for name, value in values.items()}, indent=1)
         (folder / "values.json").write_text(text)
         write_samples(folder, values, images, tools.real, tools.features)
-        line = {"step": 0, "time": round(time.time() * 1000), **metrics}
-        (folder / "metrics.jsonl").write_text(json.dumps(line) + "\n")
+        write_line(folder / "metrics.jsonl", metrics)
         grid.save(folder / "samples.png")
         if copied:
             copied.write(folder)
